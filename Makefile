@@ -1,0 +1,44 @@
+# `make quickstart` and `make test` do all the set-up themselves; `make help` lists the rest.
+
+BIN := .venv/bin
+PYTHON_RUN := $(BIN)/python
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# DeepSpeed guesses its accelerator, with a warning, unless told that there is no GPU.
+ifeq ($(shell nvidia-smi -L 2>/dev/null),)
+export DS_ACCELERATOR ?= cpu
+endif
+
+CORPUS := data/picturebook
+RUN := runs/quickstart
+# The first picture of the captions that show a held-out drawing.
+PICTURE = $(CORPUS)/benchmarks/$$(sed -n '2s/,.*//p' $(CORPUS)/benchmarks/test-view/caption.csv)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint bench clean-runs
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: ## Debian packages, virtual environment, pinned packages, C++ extension
+	@bash scripts/bootstrap.sh
+
+quickstart: setup ## build the picture book, train on it, evaluate, caption a held-out picture
+	@test -f $(CORPUS)/corpus.json || $(PYTHON_RUN) -m dataprep picturebook --out $(CORPUS)
+	@$(BIN)/deepspeed --num_gpus 1 engine/train.py --config configs/quickstart.yaml --resume auto
+	@$(PYTHON_RUN) -m benchmarks_eval run --tasks configs/tasks/picturebook.yaml \
+	  --model $(RUN)/contrastive/model --model $(RUN)/generative/model
+	@picture=$(PICTURE); echo "A picture that the model never saw: $$picture"; \
+	  $(PYTHON_RUN) -m engine.generate --model $(RUN)/generative/model --image "$$picture"
+
+test: setup ## all tests, with the coverage of engine and dataprep
+	@$(PYTHON_RUN) -m pytest -q --cov=engine --cov=dataprep --cov-report=term
+
+lint: setup ## ruff and pyright
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+
+bench: setup ## rate of the packing routine
+	@$(PYTHON_RUN) -m engine.packing --bench
+
+clean-runs: ## delete runs/: every trained model and its logs
+	rm -rf runs

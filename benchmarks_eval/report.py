@@ -1,0 +1,105 @@
+"""Results for people and programs: the terminal table, sample captions, results.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks_eval.figures import Figure
+from benchmarks_eval.records import write_atomically
+from benchmarks_eval.run import Results, Sample
+
+ABOVE = "*"
+PRINTED_SAMPLES = 4
+
+
+def number(value: float, unit: str) -> str:
+    """.712 for shares, +0.41 for nats; a share of exactly 1 stays 1.00."""
+    if unit != "share":
+        return f"{value:+.2f}"
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0") else text[:4]
+
+
+def short(value: float, unit: str) -> str:
+    """The same with two digits, for the ends of intervals."""
+    if unit != "share":
+        return f"{value:+.2f}"
+    text = f"{value:.2f}"
+    return text[1:] if text.startswith("0") else text
+
+
+def cell(figure: Figure) -> str:
+    """``.712 [.66, .76]*``: value, 95 % interval, a star when it lies above the blind floor."""
+    interval = f"[{short(figure.low, figure.unit)}, {short(figure.high, figure.unit)}]"
+    star = ABOVE if figure.above_floor else " "
+    return f"{number(figure.value, figure.unit)} {interval:<14}{star}"
+
+
+def rows_of(figures: Iterable[Figure]) -> dict[tuple[str, str], list[Figure]]:
+    """Figures by (task, figure), in order: the rows of a table."""
+    rows: dict[tuple[str, str], list[Figure]] = {}
+    for figure in figures:
+        rows.setdefault((figure.task, figure.figure), []).append(figure)
+    return rows
+
+
+def table(results: Results) -> str:
+    """The terminal table, all models side by side."""
+    names = [model.name for model in results.models]
+    rows = rows_of(results.figures)
+    left = max([len(f"  {task}  {figure}") for task, figure in rows] + [24])
+    width = max([24, *(len(name) for name in names)])
+    head = f"{'':<{left}} {'n':>6} {'chance':>7} {'blind':>6}  "
+    lines = [head + "  ".join(f"{name:<{width}}" for name in names).rstrip()]
+    lines.append("─" * max(len(lines[0]), len(head) + len(names) * (width + 2) - 2))
+    group = None
+    task_before = ""
+    for (task, name), figures in rows.items():
+        first = figures[0]
+        if first.group != group:
+            group = first.group
+            lines.append(group or results.suite.name)
+        shown = task if task != task_before else " " * len(task)
+        task_before = task
+        by_model = {figure.model: cell(figure) for figure in figures}
+        floor = _floor(figures)
+        lines.append((f"{f'  {shown}  {name}':<{left}} {first.n:>6} "
+                      f"{number(first.chance, first.unit):>7} {floor:>6}  "
+                      + "  ".join(f"{by_model.get(m, '–'):<{width}}" for m in names)).rstrip())
+    lines.append("")
+    lines.append(f"{ABOVE} the 95 % interval lies above the blind floor: the best of chance, a "
+                 f"constant answer and text-only models.")
+    return "\n".join(lines)
+
+
+def _floor(figures: Sequence[Figure]) -> str:
+    # Shuffled-caption floors belong to a model; the table shows the highest.
+    return number(max(figure.floor for figure in figures), figures[0].unit)
+
+
+def sample_lines(samples: Sequence[Sample], root: Path, per_group: int = PRINTED_SAMPLES) -> str:
+    """A few pictures with the reference and what each generative model says."""
+    lines: list[str] = []
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.captions:
+            groups.setdefault(sample.group or sample.task, []).append(sample)
+    for group, members in groups.items():
+        lines.append(f"Captions for pictures of {group}")
+        step = max(1, len(members) // per_group)
+        for sample in members[::step][:per_group]:
+            lines.append(f"  {root / sample.image}")
+            lines.append(f"    people say   {' / '.join(sample.references)}")
+            lines += [f"    {name} says   {caption or '(nothing)'}"
+                      for name, caption in sample.captions.items()]
+    return "\n".join(lines)
+
+
+def write_results(results: Results, out: Path) -> Path:
+    """Writes ``results.json`` atomically and returns its path."""
+    path = out / "results.json"
+    text = json.dumps(results.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, text + "\n")
+    return path

@@ -72,7 +72,7 @@ def missing_picture(task: Task, root: Path, items: Sequence[Item]) -> str | None
 
 def _read_rows(path: Path, required: Sequence[str]) -> list[_Row]:
     if not path.is_file():
-        raise ValueError(f"{path}: no such file (the task file's root, or --root, names its folder)")
+        raise ValueError(f"{path}: no such file (the task file's root or --root is its folder)")
     rows: list[_Row] = []
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)

@@ -123,7 +123,7 @@ def _caption(task: Task, items: list[Item], seed: int) -> list[Measure]:
     return [
         Measure("picture", f"picture for a caption, 1 of {task.foils + 1}", trials,
                 metrics.choice, _chance(trials), primary=True),
-        Measure("gain", "log-likelihood gain over other pictures", trials, metrics.gain, 0.0,
+        Measure("gain", "gain over other pictures", trials, metrics.gain, 0.0,
                 kinds=("generative",), share=False),
         Measure("retrieval", "retrieval of the picture, R@1", pool, metrics.choice,
                 _chance(pool), kinds=("contrastive",)),
@@ -132,7 +132,7 @@ def _caption(task: Task, items: list[Item], seed: int) -> list[Measure]:
 
 @dataclass(frozen=True)
 class Values:
-    """Per-trial credits [n] with what went wrong on the way."""
+    """Per-trial credits [n]; ``ties`` counts the trials that equal scores decided."""
 
     values: NDArray[np.float64]
     ties: int
@@ -149,8 +149,9 @@ def evaluate(measure: Measure, scorer: blind.Scorer) -> Values:
             nonfinite += 1
             credits_.append(0.0)
             continue
-        ties += metrics.has_tie(scores)
-        credits_.append(measure.metric(scores, trial.gold))
+        credit = measure.metric(scores, trial.gold)
+        ties += measure.share and 0 < credit < 1
+        credits_.append(credit)
     return Values(np.array(credits_), ties, nonfinite)
 
 

@@ -26,8 +26,8 @@ _FUNCTION_WORDS = frozenset(
     "us them him is are was were be been am do does did have has had can could will would shall "
     "should may might must not no yes and or but so if then than as of in on at to from with by "
     "for about into over under up down out off there here what who where when why how which some "
-    "any all one ones s re ve ll d t m n't 's 're look see oh hey hi wow well let lets let's please "
-    "okay ok just too very also again now".split())
+    "any all one ones s re ve ll d t m n't 's 're look see oh hey hi wow well let lets let's "
+    "please okay ok just too very also again now".split())
 
 
 def choice(scores: Scores, gold: int) -> float:
@@ -41,12 +41,6 @@ def gain(scores: Scores, gold: int) -> float:
     """Gold score minus the mean of the others (nats per token under ``normalise: mean``)."""
     flat = scores.ravel()
     return float(flat[gold] - np.delete(flat, gold).mean())
-
-
-def has_tie(scores: Scores) -> bool:
-    """Whether two candidates share the best score."""
-    flat = scores.ravel()
-    return int((flat >= flat.max() - TIE).sum()) > 1
 
 
 def _text(s: Scores) -> bool:

@@ -31,10 +31,10 @@ def short(value: float, unit: str) -> str:
 
 
 def cell(figure: Figure) -> str:
-    """``.712 [.66, .76]*``: value, 95 % interval, a star when it lies above the blind floor."""
+    """``.712* [.66, .76]``: value, 95 % interval, a star when it lies above the blind floor."""
     interval = f"[{short(figure.low, figure.unit)}, {short(figure.high, figure.unit)}]"
     star = ABOVE if figure.above_floor else " "
-    return f"{number(figure.value, figure.unit)} {interval:<14}{star}"
+    return f"{number(figure.value, figure.unit)}{star} {interval}"
 
 
 def rows_of(figures: Iterable[Figure]) -> dict[tuple[str, str], list[Figure]]:

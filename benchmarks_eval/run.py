@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks_eval import blind, scoring
-from benchmarks_eval.data import Item, missing_picture, read_items
+from benchmarks_eval.data import missing_picture, read_items
 from benchmarks_eval.figures import (
     BoundTask,
     Figure,

@@ -186,7 +186,8 @@ class _Generative:
             texts = self._model.generative.generate(
                 _take(features, rows), prompt=ask.prompt, max_new_tokens=ask.max_new_tokens)
             captions += [(pictures[n], ask, text) for n, text in zip(rows, texts, strict=True)]
-        return records, captions
+        # In key order the file is the same at any batch size.
+        return sorted(records, key=lambda record: record.key), sorted(captions)
 
 
 def _take(features: Any, rows: list[int]) -> Any:

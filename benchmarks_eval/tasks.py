@@ -42,7 +42,8 @@ class Task(_Section):
     image_root: str = "."
     """Folder that the CSV's ``image`` column starts from, relative to the root."""
     templates: tuple[str, ...] = ("{text}",)
-    """Texts put around a label or phrase (``{text}``); the scores of several are averaged."""
+    """Texts put around a label or phrase: ``{text}``, or ``{a_text}`` with its indefinite article.
+    The scores of several are averaged."""
     prompt: str = ""
     """What a generative model reads before the scored text (never scored). Contrastive: unused."""
     normalise: Normalise = "mean"
@@ -67,8 +68,9 @@ class Task(_Section):
         for field, kinds in _KIND_FIELDS.items():
             if field in self.model_fields_set and self.kind not in kinds:
                 raise ValueError(f"'{field}' has no meaning for kind '{self.kind}'")
-        if not self.templates or any("{text}" not in t for t in self.templates):
-            raise ValueError("every template needs the place holder {text}")
+        if not self.templates or any(
+                "{text}" not in t and "{a_text}" not in t for t in self.templates):
+            raise ValueError("every template needs the place holder {text} or {a_text}")
         if not self.directions:
             raise ValueError("'directions' must name image, text or both")
         if self.cluster_pattern is not None:
@@ -82,7 +84,9 @@ class Task(_Section):
 
     def render(self, text: str) -> list[str]:
         """The strings that stand for ``text``: one per template."""
-        return [template.replace("{text}", text) for template in self.templates]
+        article = "an" if text[:1].lower() in "aeiou" else "a"
+        return [template.replace("{a_text}", f"{article} {text}").replace("{text}", text)
+                for template in self.templates]
 
 
 class TaskFile(_Section):
@@ -158,8 +162,10 @@ def load_tasks(path: str | Path) -> TaskFile:
 
 
 def _one_line(error: ValidationError) -> str:
-    first: Any = error.errors()[0]
-    loc: tuple[int | str, ...] = first["loc"]
+    # A mistyped key also leaves its field missing: the typing is what to name.
+    errors: list[Any] = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = errors[0]
+    loc: list[int | str] = list(first["loc"])
     where = ""
     for part in loc:
         where += f"[{part}]" if isinstance(part, int) else (f".{part}" if where else str(part))

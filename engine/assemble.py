@@ -15,14 +15,14 @@ from torch import nn
 
 from engine.batches import Plan, stream_seed
 from engine.config import RunConfig
-from engine.corpus import Corpus, read_corpus
+from engine.corpus_read import Corpus, read_corpus
 from engine.features import FeatureStore
 from engine.feed import PairMaker, Pictures, RowMaker
 from engine.models.babyllava import build_generative
 from engine.models.contrastive import build_contrastive
 from engine.models.vision import VisionTower
 from engine.phases import PhaseConfig
-from engine.rows import Documents, pair_documents, text_documents
+from engine.rows import Documents, RaggedTexts, pair_documents, text_documents
 from engine.tokens import Tokenizer, TokenStore, build_tokenizer, token_store
 
 log = logging.getLogger("babyvlm")
@@ -118,7 +118,13 @@ class Assembly:
             labels = None
             if phase.positives == "group":
                 _, labels = np.unique(np.asarray(pairs.group, dtype=str), return_inverse=True)
-            return PairMaker(plan, self.stores[split], pictures, labels, rank=rank, size=size)
+            framed = self.config.model.contrastive.include_sos_eos
+            texts = RaggedTexts(
+                self.stores[split], self.tokenizer.config.eos,
+                self.tokenizer.sos_id if framed else None,
+                self.tokenizer.eos_id if framed else None,
+            )
+            return PairMaker(plan, texts, pictures, labels, rank=rank, size=size)
         documents = self.documents(phase, split, tower.num_tokens)
         return RowMaker(
             plan, documents, pictures if phase.objective == "generative" else None,

@@ -12,7 +12,6 @@ import torch
 
 from engine.flops import peak_flops
 from engine.guard import gigabytes
-from engine.images import describe_loaders
 from kernels.dispatch import describe
 
 PACKAGES = (
@@ -46,9 +45,18 @@ def report() -> str:
         lines.append(f"{'_native':<17} {_native.__file__}")
     except ImportError:
         lines.append(f"{'_native':<17} not built (pip install -e .)")
-    lines += [f"{'loader':<17} {line}" for line in describe_loaders()]
+    lines.append(f"{'loader':<17} {_loader()}")
     lines += [f"{op:<21} {', '.join(names)}" for op, names in describe().items()]
     return "\n".join(lines)
+
+
+def _loader() -> str:
+    """Which loader ``data.loader: auto`` takes."""
+    try:
+        import engine.images_ffcv  # noqa: F401
+    except (ImportError, OSError) as error:
+        return f"torch DataLoader + PIL (FFCV cannot be imported: {error})"
+    return "ffcv"
 
 
 if __name__ == "__main__":

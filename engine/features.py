@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from engine.augment import normalise
 from engine.checkpoints import fsync_directory
-from engine.corpus import Corpus
+from engine.corpus_read import Corpus
 from engine.guard import gigabytes, require_space
 from engine.images import DataConfig, open_images
 from engine.models.vision import VisionTower, tower_hash

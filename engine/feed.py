@@ -18,8 +18,7 @@ from engine.batches import Plan, deal, stream_seed
 from engine.features import FeatureStore
 from engine.images import ImageStream
 from engine.models.row import Row
-from engine.rows import Documents, build_row
-from engine.tokens import TokenStore
+from engine.rows import Documents, RaggedTexts, build_row
 
 
 @dataclass
@@ -113,7 +112,8 @@ class Pictures:
         if self.augment is None or not self.augment.enabled:
             return normalise(pictures, self.mean, self.std), None
         images = augment(
-            pictures, rows, config=self.augment, seed=self.seed, epoch=epoch,
+            # Keyed by the pair, so that two utterances of one picture see it differently.
+            pictures, samples, config=self.augment, seed=self.seed, epoch=epoch,
             mean=self.mean, std=self.std,
         )
         return images, None
@@ -156,9 +156,9 @@ class RowMaker:
 class PairMaker:
     """Pictures and ragged utterances for the contrastive objective."""
 
-    def __init__(self, plan: Plan, store: TokenStore, pictures: Pictures,
+    def __init__(self, plan: Plan, texts: RaggedTexts, pictures: Pictures,
                  labels: np.ndarray | None, *, rank: int, size: int) -> None:
-        self.plan, self.store, self.pictures, self.labels = plan, store, pictures, labels
+        self.plan, self.texts, self.pictures, self.labels = plan, texts, pictures, labels
         self.rank, self.size = rank, size
 
     def image_rows(self, samples: np.ndarray) -> np.ndarray | None:
@@ -168,10 +168,7 @@ class PairMaker:
         return [self.plan.share(step, self.rank, self.size)]
 
     def micro(self, samples: np.ndarray, pictures: torch.Tensor | None, epoch: int) -> Micro:
-        lengths = self.store.lengths[samples].astype(np.int64)
-        starts = np.cumsum(lengths) - lengths
-        source = np.repeat(self.store.offsets[samples] - starts, lengths)
-        tokens = self.store.tokens[source + np.arange(int(lengths.sum()))].astype(np.int64)
+        tokens, starts = self.texts.gather(samples)
         images, features = self.pictures.prepare(samples, pictures, epoch)
         labels = None if self.labels is None else torch.from_numpy(self.labels[samples])
         return Micro(
@@ -181,7 +178,7 @@ class PairMaker:
 
     def totals(self, step: int) -> StepBatch:
         samples = self.plan.samples(step)
-        words = int(self.store.lengths[samples].sum())
+        words = int(self.texts.lengths[samples].sum())
         return StepBatch(step, [], len(samples), 0, len(samples), words, 0)
 
 

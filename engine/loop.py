@@ -56,7 +56,7 @@ class PhaseRun:
 
         self.model: Any = assembly.build(self.kind)
         self.parts: dict[str, nn.Module] = self.model.parts()
-        load_earlier(self.parts, assembly, phase, run_dir)
+        load_earlier(self.model, self.parts, assembly, phase, run_dir)
         self._freeze()
         dtype = resolve_precision(self.config.zero, world.device)
         self.model.to(world.device, dtype)

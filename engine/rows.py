@@ -113,6 +113,43 @@ def build_row(documents: Documents, chosen: np.ndarray, pad_id: int) -> Row:
     )
 
 
+@dataclass(frozen=True)
+class RaggedTexts:
+    """Utterances for the contrastive objective: words, and ``<sos>``/``<eos>`` where asked for.
+
+    Attributes:
+        store: token store of the split.
+        stored_eos: the store's utterances end with ``<eos>``.
+        sos, eos: ids to put around every utterance, or None to average the words alone.
+    """
+
+    store: TokenStore
+    stored_eos: bool
+    sos: int | None
+    eos: int | None
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Words per utterance, int64 [n]."""
+        return self.store.lengths.astype(np.int64) - self.stored_eos
+
+    def gather(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids back to back (int64) and the start of each utterance (int64 [N])."""
+        words = self.lengths[samples]
+        head, tail = int(self.sos is not None), int(self.eos is not None)
+        lengths = words + head + tail
+        starts = np.cumsum(lengths) - lengths
+        tokens = np.zeros(int(lengths.sum()), dtype=np.int64)
+        offset = _ramp(words)
+        source = np.repeat(self.store.offsets[samples], words) + offset
+        tokens[np.repeat(starts + head, words) + offset] = self.store.tokens[source]
+        if self.sos is not None:
+            tokens[starts] = self.sos
+        if self.eos is not None:
+            tokens[starts + lengths - 1] = self.eos
+        return tokens, starts
+
+
 def _ramp(lengths: np.ndarray) -> np.ndarray:
     """``[3, 2]`` as ``[0, 1, 2, 0, 1]``, int64."""
     ends = np.cumsum(lengths)

@@ -94,7 +94,7 @@ class World:
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Elementwise sum over the ranks, on the host, fp64."""
-        total = values.detach().to("cpu", torch.float64)
+        total = values.detach().to("cpu", torch.float64, copy=True)
         if self.size > 1:
             dist.all_reduce(total, group=self.control)
         return total
@@ -243,6 +243,10 @@ class Zero:
         self.engine.save_checkpoint(
             str(directory), tag=SHARDS, save_latest=False, exclude_frozen_parameters=True
         )
+        if self.world.main:
+            # Conversion scripts that DeepSpeed drops beside its shards; models are exported.
+            for script in directory.glob("zero_to_*.py"):
+                script.unlink()
 
     def load(self, directory: Path) -> None:
         """Restore shards written by :meth:`save` at the same world size (all ranks call it)."""

@@ -120,13 +120,13 @@ class _Gather(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, slot: Tensor | None) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: Tensor, index: Tensor, slot: Tensor | None) -> Tensor:
         ctx.save_for_backward(index, slot)
         ctx.rows = x.shape[0]
         return x.index_select(0, index)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         index, slot = ctx.saved_tensors
         if slot is not None:
             return grad.index_select(0, slot), None, None
@@ -138,13 +138,13 @@ class _Scatter(torch.autograd.Function):
     """The way back, ``padded[slot]``: padding slots get no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, padded: Tensor, slot: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, padded: Tensor, slot: Tensor) -> Tensor:
         ctx.save_for_backward(slot)
         ctx.slots = padded.shape[0]
         return padded.index_select(0, slot)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (slot,) = ctx.saved_tensors
         out = grad.new_zeros((ctx.slots, *grad.shape[1:]))
         return out.index_copy_(0, slot, grad), None
@@ -242,7 +242,7 @@ def attention_dense(
     *,
     deterministic: bool,
     return_lse: bool,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The O(T²) reference behind the implementations' signature, to be chosen by name."""
     out, lse = attention_reference(q, k, v, intervals, **options, return_lse=True)

@@ -34,7 +34,7 @@ class _GatherRows(torch.autograd.Function):
     """Forward: rows of all ranks; backward: this rank's part of the gradients' sum over ranks."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, sizes: list[int], group: Group) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: Tensor, sizes: list[int], group: Group) -> Tensor:
         ctx.sizes, ctx.group = sizes, group
         longest = max(sizes)
         padded = x.new_zeros((longest, *x.shape[1:]))
@@ -44,7 +44,7 @@ class _GatherRows(torch.autograd.Function):
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         grad = grad.contiguous().clone()
         dist.all_reduce(grad, group=ctx.group)
         rank = dist.get_rank(ctx.group)

@@ -76,15 +76,13 @@ def linear_cross_entropy(
         raise ValueError(f"softcap: more than 0 expected, got {softcap}")
     if not 0.0 <= label_smoothing < 1.0:
         raise ValueError(f"label_smoothing: in [0, 1) expected, got {label_smoothing}")
-    kept = None
+    rows, kept = targets.shape[0], None
     if ignore_index is not None:
-        keep = targets != ignore_index
-        kept = keep.nonzero().squeeze(1)
-        if kept.shape[0] == targets.shape[0]:
+        kept = (targets != ignore_index).nonzero().squeeze(1)
+        if kept.shape[0] == rows:
             kept = None
         else:
             x, targets = x.index_select(0, kept), targets.index_select(0, kept)
-            rows = keep.shape[0]
     run = dispatch.choose("linear_cross_entropy", x)
     losses = run(
         x,
@@ -188,7 +186,9 @@ def linear_cross_entropy_chunked(
     if x.shape[0] <= rows:
         return row_losses(x, weight, targets)
     losses = [
-        checkpoint(row_losses, x_part, weight, t_part, use_reentrant=False, preserve_rng_state=False)
+        checkpoint(
+            row_losses, x_part, weight, t_part, use_reentrant=False, preserve_rng_state=False
+        )
         for x_part, t_part in zip(x.split(rows), targets.split(rows), strict=True)
     ]
     return torch.cat(losses)  # type: ignore[arg-type]

@@ -33,10 +33,10 @@ def attention_reference(
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Dense O(T²) attention: ``[T, H, D]`` (and float32 ``[T, H]``), all scores in one matrix."""
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-    scores = torch.einsum("ihd,jhd->hij", q, k) * scale
+    scores = torch.einsum("ihd,jhd->hij", q, k) * factor
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     scores = scores.masked_fill(~intervals.dense_mask(), float("-inf"))

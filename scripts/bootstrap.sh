@@ -47,8 +47,9 @@ PY
 
 # 3. Pinned packages. FFCV is a source distribution: it is compiled against a pkg-config file that
 #    names only the two OpenCV libraries it uses (Debian's own opencv4.pc asks for all of them).
-want=$(cat requirements.txt requirements-ffcv.txt setup.py csrc/* scripts/bootstrap.sh | sha256sum | cut -d' ' -f1)
-if [ "$(cat "$STAMP" 2>/dev/null)" = "$want" ]; then
+want=$(cat requirements*.txt setup.py pyproject.toml csrc/*.?pp scripts/bootstrap.sh | sha256sum | cut -d' ' -f1)
+built() { ls _native*.so >/dev/null 2>&1; }
+if [ "$(cat "$STAMP" 2>/dev/null)" = "$want" ] && built; then
   say "everything is in place"
   exit 0
 fi
@@ -75,5 +76,6 @@ fi
 # 4. The project itself, with its C++ extension.
 say "building the C++ extension"
 pip install --no-build-isolation --no-deps -e .
+"$VENV/bin/python" -c 'import _native' || { say "the C++ extension was not built"; exit 1; }
 echo "$want" > "$STAMP"
 say "done"

@@ -1,1 +1,1 @@
-"""The evaluation sets in the layouts that BabyVLM published: labelled, two-word, winoground, caption."""
+"""The evaluation sets, in the layouts in which BabyVLM published its own."""

@@ -15,9 +15,9 @@ import numpy as np
 
 from dataprep.benchmarks.items import Contrast, HeldOut, disjoint_pairs
 
-NOUN_PARTNERS = 6
+NOUN_PARTNERS = 8
 """Most partners that a picture gets among pictures of its colour."""
-BOTH_PARTNERS = 2
+BOTH_PARTNERS = 4
 """The same among pictures of other colours."""
 NEW_COLOURS = 2
 """Most recoloured versions of a picture."""

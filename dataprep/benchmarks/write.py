@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dataprep.benchmarks import caption, labeled, two_word, winoground
 from dataprep.benchmarks.contrasts import Recolour, contrasts
-from dataprep.benchmarks.items import HeldOut, write_csv
+from dataprep.benchmarks.items import Contrast, HeldOut, write_csv
 
 DRAWS = 12
 """Labelled trials for every held-out drawing (its foils are drawn anew for each)."""
 
 FILES = ("labeled.csv", "two_word.csv", "winoground.csv", "caption.csv")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written for one split."""
+
+    counts: dict[str, int]
+    """Trials, items and instances by file name."""
+    contrasts: list[Contrast]
+    images: list[str]
+    """Every picture that the CSV files name, sorted."""
 
 
 def write_benchmarks(
@@ -21,12 +33,12 @@ def write_benchmarks(
     target: Callable[[str], Path],
     seed: int,
     draws: int = DRAWS,
-) -> dict[str, int]:
-    """Write the four CSV files and return the number of trials, items and instances in each.
+) -> Written:
+    """Write the four CSV files.
 
     Args:
         items: the held-out pictures of one split.
-        recolour: gives recoloured versions of a picture (and sees that they are written).
+        recolour: gives recoloured versions of a picture.
         target: where a file of the given name is to be written.
         seed: seed of foils and partners.
         draws: labelled trials for every picture.
@@ -43,4 +55,5 @@ def write_benchmarks(
     counts = {name: write_csv(target(name), *table) for name, table in rows.items()}
     counts["labeled.csv"] //= labeled.CHOICES
     counts["winoground.csv"] //= 2
-    return counts
+    images = {item.image for item in items} | {image for pair in pairs for image in pair.images}
+    return Written(counts, pairs, sorted(images))

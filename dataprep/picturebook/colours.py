@@ -11,6 +11,8 @@ COLOURS = (
 _BLACK = COLOURS.index("black")
 _NO_WORD = len(COLOURS)
 _SHARE = 0.6
+_OUTLINE = 0.33
+"""Black up to this share of the ink is the outline that OpenMoji draws around everything."""
 
 
 def _hue(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,14 +51,13 @@ def colour_names(rgb: np.ndarray) -> np.ndarray:
 def dominant_colour(rgb: np.ndarray, alpha: np.ndarray, share: float = _SHARE) -> str | None:
     """The colour word that covers at least `share` of the inked pixels, or None.
 
-    rgb: uint8 [H, W, 3], alpha: uint8 [H, W]. Dark outlines (black) count only when the whole
-    thing is black, because both emoji vendors outline what they draw.
+    rgb: uint8 [H, W, 3], alpha: uint8 [H, W]. Outlines (a little black) do not count.
     """
     ink = alpha > 127
     if not ink.any():
         return None
     counts = np.bincount(colour_names(rgb[ink]), minlength=len(COLOURS) + 1).astype(np.float64)
-    if counts[_BLACK] / counts.sum() < 0.75:
+    if counts[_BLACK] / counts.sum() < _OUTLINE:
         counts[_BLACK] = 0
     best = int(counts.argmax())
     if best == _NO_WORD or counts[best] / counts.sum() < share:

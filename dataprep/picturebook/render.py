@@ -55,8 +55,8 @@ def crop_to_content(image: Image.Image) -> Image.Image:
     pixels = np.asarray(image)
     ink = pixels[..., 3] > 8
     if ink.all():
-        ink = (pixels[..., :3] < 248).any(-1)
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+        ink = pixels[..., :3].min(-1) < 248
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     if not len(rows):
         raise ValueError("nothing is drawn")
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
@@ -82,7 +82,7 @@ def square(image: Image.Image, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 def draw(path: Path, side: int) -> tuple[np.ndarray, np.ndarray]:
     """The finished picture uint8 [S, S, 3] and its alpha uint8 [S, S]."""
-    image = read_rgba(path, 2 * side)
+    image = read_rgba(path, side + side // 2)  # larger: what is drawn seldom fills the file
     try:
         picture, alpha = square(crop_to_content(image), side)
     except ValueError as error:

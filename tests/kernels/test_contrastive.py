@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from kernels import contrastive_loss, resolve_group
@@ -65,7 +67,15 @@ def _rank(rank: int, folder: str) -> None:
 
 
 def test_two_processes_compute_what_one_would(tmp_path: Path) -> None:
-    mp.start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
+    root = Path(__file__).parents[2]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": str(root)},
+        )
+        for rank in range(2)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name, labels in (("plain", None), ("labels", LABELS)):
         image, text, scale = _case()
@@ -89,3 +99,7 @@ def test_bad_input_names_the_argument() -> None:
     with pytest.raises(ValueError, match="^group:"):
         contrastive_loss(image, text, scale, group="everyone")
     assert resolve_group("world") is None
+
+
+if __name__ == "__main__":
+    _rank(int(sys.argv[1]), sys.argv[2])

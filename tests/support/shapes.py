@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from engine.corpus import CorpusWriter, Source
+from engine import CorpusWriter, Source
 
 SHAPES = ("ball", "box", "cross", "ring")
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 30), "blue": (40, 60, 220)}
@@ -62,8 +62,7 @@ def tiny_config(run_dir: Path, corpus: Path, **changes: Any) -> dict[str, Any]:
             "image_size": SIDE,
             "vision": {
                 "name": "resnet",
-                "args": {"block": "basic", "layers": [1, 1], "channels": [8, 16],
-                         "stem_width": 8},
+                "args": {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]},
             },
             "decoder": {"kind": "gpt2", "layers": 2, "width": 32, "heads": 4, "inner": 64,
                         "positions": 128, "dropout": 0.1, "attention_dropout": 0.0,
@@ -71,14 +70,14 @@ def tiny_config(run_dir: Path, corpus: Path, **changes: Any) -> dict[str, Any]:
             "contrastive": {"dim": 16},
         },
         "tokenizer": {"min_count": 1},
-        "data": {"loader": "torch", "workers": 0},
+        "data": {"loader": "torch", "workers": 1},
         "zero": {"precision": "fp32"},
         "log": {"every": 2, "tensorboard": False},
         "checkpoints": {"every": 3},
         "phases": [
             {"name": "vision", "objective": "contrastive",
              "train": ["vision", "projection", "words"], "pairs_per_step": 32,
-             "augment": {"flip": True}, "optim": {"lr": 0.003}},
+             "augment": {"flip": 0.5}, "optim": {"lr": 0.003}},
             {"name": "language", "objective": "language", "train": ["decoder"],
              "tokens_per_step": 256, "optim": {"lr": 0.003}},
             {"name": "connector", "objective": "generative", "train": ["connector"],

@@ -1,0 +1,1 @@
+"""Models: vision towers, connectors, decoders, and the two that are made of them."""

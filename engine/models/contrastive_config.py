@@ -1,0 +1,23 @@
+"""Settings of the contrastive model."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from engine.schema import Section
+
+
+class ContrastiveConfig(Section):
+    """CVCL's head (Vong et al. 2024): picture projection, mean of word embeddings, InfoNCE."""
+
+    dim: int = Field(default=512, ge=1)
+    """Width of the shared space; published: 512."""
+
+    temperature: float = Field(default=0.07, gt=0)
+    """Similarities are divided by it; the starting value when it is learned. Published: 0.07."""
+
+    learn_temperature: bool = False
+    """Train the temperature (as CLIP does). Published: false."""
+
+    include_sos_eos: bool = False
+    """Average the embeddings of ``<sos>`` and ``<eos>`` in with the words. Published: true."""

@@ -1,0 +1,122 @@
+"""Weights between phases and runs: exported models are the only way from one to the next."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from engine.assemble import Assembly, kind_of, model_dir
+from engine.checkpoints import Progress
+from engine.export import export_model
+from engine.phases import PARTS, PhaseConfig
+
+if TYPE_CHECKING:
+    from engine.loop import PhaseRun
+
+log = logging.getLogger("babyvlm")
+
+
+def prefix_of(model: nn.Module, part: nn.Module) -> str:
+    """Name under which ``part`` hangs in ``model``, with a trailing dot."""
+    return next(name for name, module in model.named_modules() if module is part) + "."
+
+
+def read_part(directory: Path, prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors of one part of an exported model; empty when it has no such part."""
+    file = directory / "model.safetensors"
+    if not file.is_file():
+        raise ValueError(f"{directory}: no exported model (model.safetensors is missing)")
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in load_file(file).items() if name.startswith(prefix)
+    }
+
+
+def load_part(part: nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:
+    """Load tensors into ``part``; ``ValueError`` names the first one that does not fit."""
+    own = part.state_dict()
+    for name, value in own.items():
+        if name not in tensors:
+            raise ValueError(f"{where}: holds no '{name}', so it is from another model")
+        if tensors[name].shape != value.shape:
+            raise ValueError(
+                f"{where}: '{name}' has shape {list(tensors[name].shape)}, this configuration "
+                f"needs {list(value.shape)}: it is from another model"
+            )
+    part.load_state_dict({name: tensors[name] for name in own})
+
+
+def load_earlier(model: nn.Module, parts: dict[str, nn.Module], assembly: Assembly,
+                 phase: PhaseConfig, run_dir: Path) -> None:
+    """Fill ``parts`` with what the phases before ``phase`` (or ``init_from``) trained.
+
+    A part that an earlier phase of the configuration trains must be there; one that nothing
+    trained keeps its fresh weights, which is logged when it stays frozen.
+    """
+    config = assembly.config
+    before = config.phases[: [p.name for p in config.phases].index(phase.name)]
+    before = [p for p in before if not (p.skip_with_weights and config.model.vision.weights)]
+    needed = parts if phase.objective != "language" else {"decoder": parts["decoder"]}
+    for name, part in needed.items():
+        trainers = [p for p in before if name in p.train and name in PARTS[p.objective]]
+        prefix = prefix_of(model, part)
+        if trainers:
+            last = trainers[-1]
+            directory = model_dir(run_dir, kind_of(last))
+            if not (run_dir / "phases" / f"{last.name}.json").exists():
+                raise ValueError(
+                    f"phase {phase.name}: its part '{name}' comes from phase '{last.name}', which "
+                    f"{run_dir} has not completed; run that phase first"
+                )
+            load_part(part, read_part(directory, prefix), str(directory))
+            log.info("%s: %s from %s", phase.name, name, directory)
+        elif config.init_from and (tensors := read_part(Path(config.init_from), prefix)):
+            load_part(part, tensors, config.init_from)
+            log.info("%s: %s from %s", phase.name, name, config.init_from)
+        elif name not in phase.train and not (name == "vision" and config.model.vision.weights):
+            log.warning("%s: '%s' is frozen with random weights: nothing trained it", phase.name,
+                        name)
+
+
+def export_phase(run: PhaseRun, directory: Path, progress: Progress) -> None:
+    """Export the model as it stands in ``run`` (collective; the main rank writes)."""
+    states = {name: run.zero.state(part) for name, part in run.parts.items()}
+    if run.world.main:
+        model: Any = run.assembly.build(run.kind)
+        for name, part in model.parts().items():
+            part.load_state_dict(states[name])
+        export_model(
+            directory, model, kind=run.kind, config=run.config.model,
+            tokenizer=run.assembly.tokenizer, card=model_card(run, progress),
+        )
+    run.world.barrier()
+
+
+def model_card(run: PhaseRun, progress: Progress) -> dict[str, Any]:
+    """Facts for the model card: where the weights come from."""
+    config, corpus = run.config, run.assembly.corpus
+    phases = []
+    for phase in config.phases:
+        done = run.run_dir / "phases" / f"{phase.name}.json"
+        facts = json.loads(done.read_text()) if done.exists() else None
+        if phase.name == run.phase.name:
+            facts = {"phase_step": progress.phase_step,
+                     "validation": progress.validation}
+        if facts is None:
+            continue
+        phases.append({
+            "name": phase.name, "objective": phase.objective, "train": phase.train,
+            "epochs": phase.epochs, "steps": facts["phase_step"], "lr": phase.optim.lr,
+            "validation_loss": facts["validation"].get(phase.name),
+        })
+    return {
+        "name": config.name, "seed": config.seed, "corpus": corpus.info, "phases": phases,
+        "step": progress.step, "words_seen": progress.words_seen,
+        "pairs_seen": progress.pairs_seen, "validation": progress.validation,
+    }

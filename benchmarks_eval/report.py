@@ -17,7 +17,7 @@ PRINTED_SAMPLES = 4
 def number(value: float, unit: str) -> str:
     """.712 for shares, +0.41 for nats; a share of exactly 1 stays 1.00."""
     if unit != "share":
-        return f"{value:+.2f}"
+        return _signed(value)
     text = f"{value:.3f}"
     return text[1:] if text.startswith("0") else text[:4]
 
@@ -25,9 +25,13 @@ def number(value: float, unit: str) -> str:
 def short(value: float, unit: str) -> str:
     """The same with two digits, for the ends of intervals."""
     if unit != "share":
-        return f"{value:+.2f}"
+        return _signed(value)
     text = f"{value:.2f}"
     return text[1:] if text.startswith("0") else text
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}"  # adding zero turns -0.00 into +0.00
 
 
 def cell(figure: Figure) -> str:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from engine.checkpoints import CheckpointInfo, list_checkpoints
     from engine.corpus import CorpusWriter, Source
     from engine.corpus_read import Corpus, Pairs, read_corpus
-    from engine.load import load
+    from engine.loading import load
 
 __all__ = [
     "CheckpointInfo", "Corpus", "CorpusWriter", "Pairs", "Source", "list_checkpoints", "load",
@@ -20,7 +20,7 @@ __all__ = [
 _HOME = {
     "CheckpointInfo": "checkpoints", "list_checkpoints": "checkpoints", "CorpusWriter": "corpus",
     "Source": "corpus", "Corpus": "corpus_read", "Pairs": "corpus_read",
-    "read_corpus": "corpus_read", "load": "load",
+    "read_corpus": "corpus_read", "load": "loading",
 }
 
 

@@ -42,23 +42,23 @@ class AugmentConfig(Section):
     CVCL: (0.2, 1)."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of the crop, (least, most), drawn log-uniformly."""
-    flip: float = Field(0.0, ge=0, le=1)
+    flip: float = Field(default=0.0, ge=0, le=1)
     """Probability of a left-right flip. CVCL: 0.5."""
-    rotate: float = Field(0.0, ge=0, le=180)
+    rotate: float = Field(default=0.0, ge=0, le=180)
     """Greatest rotation to either side, in degrees."""
-    translate: float = Field(0.0, ge=0, le=1)
+    translate: float = Field(default=0.0, ge=0, le=1)
     """Greatest shift in each direction, as a share of the side."""
     zoom: tuple[float, float] | None = None
     """Factor of magnification, (least, most), drawn log-uniformly; null: none."""
-    brightness: float = Field(0.0, ge=0, le=1)
+    brightness: float = Field(default=0.0, ge=0, le=1)
     """Colours are multiplied by 1 - x to 1 + x."""
-    contrast: float = Field(0.0, ge=0, le=1)
+    contrast: float = Field(default=0.0, ge=0, le=1)
     """Distance from the picture's mean grey is multiplied by 1 - x to 1 + x."""
-    saturation: float = Field(0.0, ge=0, le=1)
+    saturation: float = Field(default=0.0, ge=0, le=1)
     """Distance from each pixel's grey is multiplied by 1 - x to 1 + x."""
-    grey: float = Field(0.0, ge=0, le=1)
+    grey: float = Field(default=0.0, ge=0, le=1)
     """Probability of a grey picture."""
-    blur: float = Field(0.0, ge=0, le=1)
+    blur: float = Field(default=0.0, ge=0, le=1)
     """Probability of a Gaussian blur. CVCL: 0.5."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Standard deviation of the blur in pixels, (least, most). CVCL: (0.1, 2)."""
@@ -107,7 +107,8 @@ def uniforms(
     gamma = np.uint64(0x9E3779B97F4A7C15)
     start = _mix(_mix(ids.astype(np.uint64) * gamma + gamma) ^ key)
     steps = np.arange(first + 1, first + count + 1, dtype=np.uint64) * gamma
-    return (_mix(start[:, None] + steps) >> np.uint64(11)) * 2.0**-53
+    bits = _mix(start[:, None] + steps) >> np.uint64(11)
+    return bits.astype(np.float64) * 2.0**-53
 
 
 def _between(draws: NDArray[np.float64], bounds: tuple[float, float]) -> NDArray[np.float64]:
@@ -146,7 +147,7 @@ def random_crops(
     area = height * width * _between(draws[..., 0], config.crop_scale)
     ratio = _between_log(draws[..., 1], config.crop_ratio)
     w, h = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
-    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    fits = np.asarray((w > 0) & (w <= width) & (h > 0) & (h <= height))
     at = (np.arange(len(ids)), fits.argmax(axis=1))
     y, x = np.floor(draws[..., 2] * (height - h + 1)), np.floor(draws[..., 3] * (width - w + 1))
     found = np.stack([y[at], x[at], h[at], w[at]], axis=1).astype(np.int32)
@@ -154,7 +155,7 @@ def random_crops(
     low, high = config.crop_ratio  # none fits: the largest centred window of an allowed ratio
     wide, tall = min(width, round(height * high)), min(height, round(width / low))
     centre = ((height - tall) // 2, (width - wide) // 2, tall, wide)
-    windows[:] = np.where(fits.any(axis=1)[:, None], found, np.array(centre, np.int32))
+    windows[:] = np.where(fits.any(axis=1, keepdims=True), found, np.array(centre, np.int32))
     return windows
 
 

@@ -221,7 +221,7 @@ class BetonReader:
 
     def crc32(self, row: int) -> int:
         """CRC-32 of the stored bytes."""
-        return zlib.crc32(self.stored(row))
+        return zlib.crc32(self.stored(row).data)
 
     def picture(self, row: int) -> Image.Image:
         """The image as an RGB PIL picture.

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from engine.load import GenerativeModel, load
+from engine.loading import GenerativeModel, load
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -40,14 +40,14 @@ class DataConfig(Section):
     loader: Literal["auto", "ffcv", "torch"] = "auto"
     """``ffcv``: FFCV's decoder in threads; ``torch``: DataLoader and PIL in worker processes;
     ``auto``: FFCV where it is installed."""
-    workers: int = Field(1, ge=1)
+    workers: int = Field(default=1, ge=1)
     """Threads (FFCV) or processes (torch) that decode, per rank."""
-    batch: int = Field(64, ge=1)
+    batch: int = Field(default=64, ge=1)
     """Pictures that one worker decodes at a time."""
-    ram_cache_bytes: int = Field(1 << 30, ge=0)
+    ram_cache_bytes: int = Field(default=1 << 30, ge=0)
     """Decoded pictures of a split are kept in memory, per rank, when they fit this many bytes;
     0 switches it off. Streams with crop windows always decode."""
-    timeout_s: int = Field(300, ge=1)
+    timeout_s: int = Field(default=300, ge=1)
     """A batch that takes longer than this ends the run with an error instead of a silent wait."""
 
 
@@ -121,15 +121,15 @@ class ImageStream(ABC):
             uint8 [sizes[k], S, S, 3]; each chunk is the caller's to keep.
 
         Raises ``ValueError`` for rows or windows outside, and, when it comes to a corrupt picture,
-        naming its file, image id, row and key. Closing the generator early stops the workers' reading ahead.
+        naming its file, image id, row and key. Closing the generator early ends the reading ahead.
         """
         rows = np.asarray(rows, np.int64)
         if sum(sizes) != len(rows):
             raise ValueError(f"sizes add up to {sum(sizes)}, but {len(rows)} rows are given")
-        if len(rows) and not (0 <= rows.min() and rows.max() < len(self._reader)):
+        outside = rows[(rows < 0) | (rows >= len(self._reader))]
+        if len(outside):
             raise ValueError(
-                f"{self._reader.path}: row {rows.max() if rows.min() >= 0 else rows.min()} of "
-                f"{len(self._reader)} pictures"
+                f"{self._reader.path}: row {outside[0]} of {len(self._reader)} pictures"
             )
         if crops is None and self._cache is not None:
             return self._from_cache(self._cache, rows, sizes)

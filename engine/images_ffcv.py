@@ -61,7 +61,7 @@ class WindowDecoder(SimpleRGBImageDecoder):
 
     def generate_code(self) -> Callable[..., Any]:
         """The function that FFCV compiles."""
-        read = self.memory_read
+        read = self.memory_read  # (address, storage) -> bytes, although FFCV annotates it otherwise
         decode_jpeg = Compiler.compile(imdecode)
         resize = Compiler.compile(resize_crop)
         jpeg = IMAGE_MODES["jpg"]
@@ -71,7 +71,7 @@ class WindowDecoder(SimpleRGBImageDecoder):
             for i in range(len(windows)):
                 row, y, x, h, w = windows[i]
                 field = metadata[row]
-                data = read(field["data_ptr"], storage)
+                data = read(field["data_ptr"], storage)  # pyright: ignore[reportCallIssue]
                 height, width = np.uint32(field["height"]), np.uint32(field["width"])
                 if field["mode"] == jpeg:
                     whole = h == height and w == width
@@ -96,6 +96,7 @@ class WindowDecoder(SimpleRGBImageDecoder):
 def _compile(path: str) -> tuple[Callable[..., Any], int]:
     """FFCV's pipeline with :class:`WindowDecoder` as one function, and the decoder's node in it."""
     threads = torch.get_num_threads()
+    pipelines = {"image": [WindowDecoder()], "image_id": None}
     try:
         loader = Loader(
             path,
@@ -105,7 +106,7 @@ def _compile(path: str) -> tuple[Callable[..., Any], int]:
             order=OrderOption.SEQUENTIAL,
             drop_last=False,
             seed=0,
-            pipelines={"image": [WindowDecoder()], "image_id": None},
+            pipelines=pipelines,  # pyright: ignore[reportArgumentType] (None leaves a field out)
         )
     finally:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""torch's ``DataLoader`` with PIL as the picture loader: the yardstick, and the one without FFCV."""
+"""torch's ``DataLoader`` with PIL as the picture loader: the yardstick, and for want of FFCV."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ class _Decoder(Dataset[torch.Tensor]):
         return out
 
 
-def _as_it_is(batch: torch.Tensor | str) -> torch.Tensor | str:
+def _as_it_is(batch: Any) -> torch.Tensor | str:
     return batch
 
 

@@ -273,10 +273,13 @@ def _continue(
     prefix = pictures + len(head)
     cache = KeyValueCache(model.decoder, count, prefix + max_new_tokens - 1)
     hidden = cache.prefill(inputs, row.positions, row.intervals(model.prefix_attention))
+    # No document says these, so nothing taught the model not to (``<unk>`` it was taught).
+    never = [i for i in {tokenizer.pad_id, tokenizer.sos_id} if i != tokenizer.unk_id]
     done = torch.zeros(count, dtype=torch.bool, device=weight.device)
     out: list[Tensor] = []
     for step in range(max_new_tokens):
         logits = (hidden @ weight[: tokenizer.vocab_size].T).float()
+        logits[:, never] = float("-inf")
         if draws is None:
             chosen = logits.argmax(dim=-1)
         else:

@@ -42,9 +42,9 @@ class TokenizerConfig(Section):
     """``word``: whole words (the published first model); ``bpe``: byte-level pairs."""
     vocab: str | None = None
     """Path of an official ``vocab.json`` (word to id) for ``word``; null counts the corpus."""
-    size: int = Field(6000, ge=260)
+    size: int = Field(default=6000, ge=260)
     """Most entries of a ``bpe`` vocabulary, the four specials and 256 bytes included."""
-    min_count: int = Field(3, ge=1)
+    min_count: int = Field(default=3, ge=1)
     """How often a word (``word``) or a pair (``bpe``) must occur to get an entry; published: 3."""
     lowercase: bool = True
     """Lower-case first. ``bpe`` always does, after NFKC."""
@@ -52,7 +52,7 @@ class TokenizerConfig(Section):
     """End every utterance with ``<eos>``. Published: false, so those models never learn to stop."""
     sos: bool = True
     """Head a text-only document with ``<sos>``, so that its first word is predicted too."""
-    max_tokens: int = Field(25, ge=1)
+    max_tokens: int = Field(default=25, ge=1)
     """Most tokens of an utterance, ``<eos>`` not counted; the rest is cut. Published: 25."""
     pad_is_unk: bool = False
     """Pad with ``<unk>``. Published: true, so that real ``<unk>`` tokens were masked."""

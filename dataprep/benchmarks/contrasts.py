@@ -43,9 +43,7 @@ def contrasts(items: Sequence[HeldOut], recolour: Recolour, seed: int) -> list[C
     for item in named:
         versions = recolour(item)
         chosen = [versions[i] for i in rng.permutation(len(versions))[:NEW_COLOURS]]
-        for position, other in enumerate(chosen):
-            pair = (item, other) if position % 2 == 0 else (other, item)
-            out.append(_contrast("colour", *pair))
+        out += [_contrast("colour", item, other) for other in chosen]
     for a, b in disjoint_pairs(named, BOTH_PARTNERS, rng):
         if a.colour != b.colour:
             out.append(_contrast("both", a, b))

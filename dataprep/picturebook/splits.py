@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 
 from dataprep.picturebook.colours import COLOURS
 from dataprep.picturebook.drawings import Drawing
@@ -13,6 +12,8 @@ from dataprep.picturebook.utterances import FRAMES
 from dataprep.picturebook.words import words_in
 
 SPLITS = ("train", "val", "test-concept", "test-view")
+MOST_DRAWINGS = 16
+"""A group with more drawings than this is not held out as a new word."""
 _FUNCTION_WORDS = frozenset("a an the some of and in on with to for or out 's".split())
 
 
@@ -50,7 +51,8 @@ def own_words(drawings: Sequence[Drawing]) -> dict[str, set[str]]:
 def closed_groups(drawings: Sequence[Drawing]) -> list[str]:
     """Groups none of whose words is said about a drawing of another group, sorted.
 
-    Only these can be held out as new words. Groups that both emoji vendors draw qualify.
+    Only these can be held out as new words. Groups that emoji draw qualify, unless they are so
+    large (the 24 clock faces) that a test would be mostly about them.
     """
     nouns = own_words(drawings)
     said_in: dict[str, set[str]] = defaultdict(set)
@@ -58,11 +60,15 @@ def closed_groups(drawings: Sequence[Drawing]) -> list[str]:
         for word in spoken_words(d):
             said_in[word].add(d.group)
     drawn = {d.group for d in drawings if d.vendor != "tuxpaint"}
+    size = Counter(d.group for d in drawings)
     frames = content_words(" ".join([*COLOURS, *(f for fs in FRAMES.values() for f in fs)]))
     return sorted(
         group
         for group, words in nouns.items()
-        if group in drawn and not words & frames and all(said_in[w] == {group} for w in words)
+        if group in drawn
+        and size[group] <= MOST_DRAWINGS
+        and not words & frames
+        and all(said_in[w] == {group} for w in words)
     )
 
 
@@ -84,13 +90,12 @@ def split(
     train. val: likewise, half as many. Drawings in `twin_keys` are not held out as views and
     groups in `twin_groups` not as new words: something near-identical would stay in train.
     """
-    rng = np.random.default_rng([seed, 1])
     emoji_groups = {d.group for d in drawings if d.vendor != "tuxpaint"}
     concepts = {d.concept for d in drawings if d.vendor == "twemoji"}
     out = {d.key: "train" for d in drawings}
     closed = [g for g in closed_groups(drawings) if g not in twin_groups]
     wanted = min(len(closed), round(concept_share * len(emoji_groups)))
-    new_words = {closed[i] for i in rng.permutation(len(closed))[:wanted]}
+    new_words = set(_by_lot(closed, seed, "new words")[:wanted])
     for d in drawings:
         if d.group in new_words:
             out[d.key] = "test-concept"
@@ -100,15 +105,17 @@ def split(
         eligible = d.vendor == "twemoji" and d.concept in other_vendor and d.key not in twin_keys
         if eligible and out[d.key] == "train":
             by_group[d.group].append(d)
-    groups = sorted(by_group)
-    order = [groups[i] for i in rng.permutation(len(groups))]
     views = round(view_share * len(concepts))
     vals = round(val_share * len(concepts))
-    for position, group in enumerate(order[: views + vals]):
-        candidates = sorted(by_group[group], key=lambda d: d.key)
-        chosen = candidates[int(rng.integers(len(candidates)))]
-        out[chosen.key] = "test-view" if position < views else "val"
+    for position, group in enumerate(_by_lot(by_group, seed, "groups")[: views + vals]):
+        chosen = _by_lot([d.key for d in by_group[group]], seed, "drawings")[0]
+        out[chosen] = "test-view" if position < views else "val"
     return out
+
+
+def _by_lot(names: Iterable[str], seed: int, purpose: str) -> list[str]:
+    """The names in an order of chance that one name more or less does not upset."""
+    return sorted(names, key=lambda name: sha256(f"{seed}/{purpose}/{name}".encode()).digest())
 
 
 def words_out_of_place(

@@ -14,7 +14,7 @@ from benchmarks_eval.figures import Figure
 from benchmarks_eval.models import display_names, named_model, output_folder
 from benchmarks_eval.page import render
 from benchmarks_eval.records import read_scores
-from benchmarks_eval.report import sample_lines, table, write_results
+from benchmarks_eval.report import number, sample_lines, short, table, write_results
 from benchmarks_eval.run import Options, Results, evaluate
 from benchmarks_eval.tasks import load_tasks
 
@@ -93,8 +93,8 @@ def test_another_tower_is_asked_itself(book: Path, tmp_path: Path, fake: FakeMak
 def test_batch_size_and_repetition_change_no_byte(book: Path, tmp_path: Path,
                                                   fake: FakeMaker) -> None:
     seen: set[str] = set()
-    for number, batch_size in enumerate((1, 7, 32, 32)):
-        out = tmp_path / str(number)
+    for k, batch_size in enumerate((1, 7, 32, 32)):
+        out = tmp_path / str(k)
         results = _evaluate(book, out, {"m": fake("generative")}, batch_size=batch_size)
         files = [(out / "m" / f"{name}.jsonl").read_text() for name in ("scores", "captions")]
         seen.add(json.dumps(results.to_json() | {"options": None}) + "".join(files))
@@ -144,6 +144,12 @@ def test_page_is_self_contained(book: Path, tmp_path: Path, fake: FakeMaker) -> 
                      results.options, results.models, results.figures, results.samples,
                      results.extremes)
     assert "data:image" not in render(hidden)
+
+
+def test_numbers_are_short() -> None:
+    assert [number(v, "share") for v in (0.71249, 1.0, 0.0)] == [".712", "1.00", ".000"]
+    assert [short(v, "share") for v in (0.716, 1.0, 0.0)] == [".72", "1.00", ".00"]
+    assert [number(v, "nats/token") for v in (1.234, -0.001, -1.5)] == ["+1.23", "+0.00", "-1.50"]
 
 
 def test_names_and_folders() -> None:

@@ -50,7 +50,8 @@ def naive_bayes_accuracy(
     """How often a naive Bayes on (place, word) tells which of two phrases is the right one."""
     texts = [t for _, right, wrong in rows for t in (right, wrong)]
     label = np.tile([1, 0], len(rows))
-    vocabulary = {f: i for i, f in enumerate(sorted({f for t in texts for f in enumerate(t.split())}))}
+    features = sorted({f for t in texts for f in enumerate(t.split())})
+    vocabulary = {f: i for i, f in enumerate(features)}
     x = np.zeros((len(texts), len(vocabulary)))
     for i, t in enumerate(texts):
         x[i, [vocabulary[f] for f in enumerate(t.split())]] = 1

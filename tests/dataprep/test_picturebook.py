@@ -65,7 +65,8 @@ def test_corpus_is_whole(corpus_path: Path, some: list[Drawing]) -> None:
     made_by = corpus.info["made_by"]
     assert "look, {a}!" in made_by["templates"]["naming"]
     assert "templates" in corpus.info["notes"]
-    assert {s["licence"] for s in corpus.info["sources"]} >= {"GPL-2.0", "CC-BY-SA-4.0", "CC-BY-4.0"}
+    licences = {source["licence"] for source in corpus.info["sources"]}
+    assert licences >= {"GPL-2.0", "CC-BY-SA-4.0", "CC-BY-4.0"}
     Image.open(corpus_path / "contact_sheet.png").verify()
 
 

@@ -74,7 +74,8 @@ def test_nouns_are_what_a_caregiver_says(drawings: list[Drawing]) -> None:
         ("dog", None, "a dog"), ("apple", None, "an apple"), ("apple", "red", "a red apple"),
         ("car", "orange", "an orange car"), ("grapes", None, "some grapes"),
         ("milk", "white", "some white milk"), ("moon", None, "the moon"),
-        ("hourglass", None, "an hourglass"), ("ufo", None, "a ufo"), ("umbrella", None, "an umbrella"),
+        ("hourglass", None, "an hourglass"), ("ufo", None, "a ufo"),
+        ("umbrella", None, "an umbrella"),
     ],
 )
 def test_articles(noun: str, colour: str | None, expected: str) -> None:
@@ -135,7 +136,8 @@ def test_misplaced_words_are_found(drawings: list[Drawing]) -> None:
     split_of = split(drawings, 0)
     new = next(d for d in drawings if split_of[d.key] == "test-concept" and " " not in d.noun)
     old = next(d for d in drawings if split_of[d.key] == "train")
-    found = words_out_of_place([(new, phrase(new.noun)), (old, f"look, two {new.noun}s!")], split_of)
+    pairs = [(new, phrase(new.noun)), (old, f"look, two {new.noun}s!")]
+    found = words_out_of_place(pairs, split_of)
     assert len(found) == 1 and found[0][1].startswith("look, two")
 
 

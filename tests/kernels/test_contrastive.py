@@ -50,9 +50,7 @@ def test_known_value() -> None:
 
 
 def _rank(rank: int, folder: str) -> None:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     mine = slice(0, 3) if rank == 0 else slice(3, 7)  # ranks hold different numbers of rows
     results = {}
     for name, labels in (("plain", None), ("labels", LABELS[mine])):

@@ -113,7 +113,9 @@ def test_bfloat16_is_computed_in_float32() -> None:
     targets = torch.randint(100, (64,), generator=generator)
     loss = linear_cross_entropy(x, weight, targets)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss.double(), F.cross_entropy(x.double() @ weight.double().T, targets))
+    torch.testing.assert_close(
+        loss.double(), F.cross_entropy(x.double() @ weight.double().T, targets)
+    )
 
 
 def test_logprobs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,9 +39,7 @@ def _by_hand(
         ([3, 0, 0, 0, 0], True, None, [-1, 0, 0, 0, 0]),
     ],
 )
-def test_masks(
-    prefix: list[int], causal: bool, window: int | None, branches: list[int]
-) -> None:
+def test_masks(prefix: list[int], causal: bool, window: int | None, branches: list[int]) -> None:
     cu = [0, 4, 6, 7, 7, 12]
     made = intervals(
         _cu(*cu),

@@ -81,9 +81,9 @@ def tiny_config(run_dir: Path, corpus: Path, **changes: Any) -> dict[str, Any]:
             {"name": "language", "objective": "language", "train": ["decoder"],
              "tokens_per_step": 256, "optim": {"lr": 0.003}},
             {"name": "connector", "objective": "generative", "train": ["connector"],
-             "tokens_per_step": 1024, "optim": {"lr": 0.003}},
+             "epochs": 4, "tokens_per_step": 1024, "optim": {"lr": 0.003}},
             {"name": "joint", "objective": "generative", "train": ["connector", "decoder"],
-             "tokens_per_step": 1024, "optim": {"lr": 0.002}},
+             "epochs": 4, "tokens_per_step": 1024, "optim": {"lr": 0.002}},
         ],
     }
     tree.update(changes)

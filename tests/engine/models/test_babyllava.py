@@ -82,9 +82,7 @@ def test_packed_documents_are_what_they_are_alone(prefix_attention: str) -> None
     base, picture = 0, 0
     for document in DOCUMENTS:
         row = _row([document])
-        alone = model.hidden(
-            row, images=images[picture : picture + 1] if document[0] else None
-        )
+        alone = model.hidden(row, images=images[picture : picture + 1] if document[0] else None)
         torch.testing.assert_close(packed[base : base + row.num_tokens], alone)
         base, picture = base + row.num_tokens, picture + document[0]
 

@@ -130,9 +130,9 @@ def _network() -> nn.Module:
 
 def _loss(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     out = net(images)
-    return (out.square() * torch.linspace(0, 2, 5)[:, None, None]).flatten(1).prod(1).tanh().sum() + (
-        out.sin().sum()
-    )
+    return (out.square() * torch.linspace(0, 2, 5)[:, None, None]).flatten(1).prod(
+        1
+    ).tanh().sum() + (out.sin().sum())
 
 
 def _images() -> torch.Tensor:

@@ -1,0 +1,127 @@
+"""Killed at random moments, also inside a save: survivors leave, resuming is bit for bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import psutil
+import pytest
+from support.launch import launch, metrics, start, weights
+from support.shapes import tiny_config, write_config, write_shapes
+
+MOMENTS = int(os.environ.get("KILL_MOMENTS", "3"))
+"""Random moments per test; ``make test-kill`` takes ten."""
+
+
+def longer(run_dir, corpus):
+    """Enough steps for a kill to hit one, and a save every other step."""
+    tree = tiny_config(run_dir, corpus)
+    for phase, epochs in zip(tree["phases"], (8, 10, 10, 14), strict=True):
+        phase["epochs"] = epochs
+    tree["checkpoints"] = {"every": 2, "keep_last": 2}
+    return tree
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_shapes(tmp_path_factory.mktemp("corpus") / "shapes")
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one rank", "two ranks"])
+def reference(request, corpus, tmp_path_factory):
+    """An uninterrupted run, its length in seconds, and its number of ranks."""
+    root = tmp_path_factory.mktemp("reference")
+    began = time.monotonic()
+    launch(write_config(root / "run.yaml", longer(root / "run", corpus)), ranks=request.param)
+    return root / "run", time.monotonic() - began, request.param
+
+
+def family(pid: int) -> list[psutil.Process]:
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def wait_for_save(run_dir, deadline):
+    """Return when a checkpoint is being written."""
+    while time.monotonic() < deadline:
+        if list((run_dir / "checkpoints").glob(".tmp-*")):
+            return
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+def test_killed_runs_resume_bit_for_bit(reference, corpus, tmp_path):
+    done_dir, seconds, ranks = reference
+    draw = random.Random(ranks)
+    config = write_config(tmp_path / "run.yaml", longer(tmp_path / "run", corpus))
+    run_dir = tmp_path / "run"
+    kills = 0
+    for moment in range(MOMENTS):
+        process = start(config, "--resume", "auto", ranks=ranks, log=tmp_path / "log")
+        began = time.monotonic()
+        # Past the imports; every other kill waits for a save and hits inside it.
+        time.sleep(draw.uniform(0.45, 0.8) * seconds)
+        if moment % 2 == 0:
+            wait_for_save(run_dir, began + seconds)
+        processes = family(process.pid) if process.poll() is None else []
+        if not processes:
+            break
+        kills += 1
+        if moment % 3 == 0:
+            os.killpg(process.pid, signal.SIGKILL)
+        victim = draw.choice(processes)
+        if moment % 3 != 0 and victim.is_running():
+            victim.kill()
+        process.poll()
+        killed = time.monotonic()
+        while alive(processes[1:]) or process.poll() is None:
+            assert time.monotonic() - killed < 10, [p.cmdline() for p in alive(processes)]
+            time.sleep(0.05)
+    assert kills >= 1
+    launch(config, "--resume", "auto", ranks=ranks)
+    assert weights(run_dir) == weights(done_dir)
+    assert metrics(run_dir) == metrics(done_dir)
+    assert metrics(run_dir, "validation_loss") == metrics(done_dir, "validation_loss")
+    assert not list(run_dir.rglob("*tmp*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["runner", "rank"])
+def test_sigterm_saves_ends_and_leaves_no_orphan(reference, corpus, tmp_path, target):
+    done_dir, _, ranks = reference
+    config = write_config(tmp_path / "run.yaml", longer(tmp_path / "run", corpus))
+    process = start(config, ranks=ranks, log=tmp_path / "log")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoints").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    wait_for_save(tmp_path / "run", deadline)
+    processes = family(process.pid)
+    chosen = processes[0] if target == "runner" else processes[-1]
+    chosen.terminate()
+    killed = time.monotonic()
+    while alive(processes[1:]) or process.poll() is None:
+        assert time.monotonic() - killed < 12, (tmp_path / "log").read_text()[-2000:]
+        time.sleep(0.05)
+    launch(config, "--resume", "auto", ranks=ranks)
+    assert weights(tmp_path / "run") == weights(done_dir)
+
+
+@pytest.mark.slow
+def test_a_time_budget_and_a_stop_file_end_a_run_that_can_go_on(corpus, tmp_path):
+    tree = longer(tmp_path / "run", corpus)
+    launch(write_config(tmp_path / "whole.yaml", tree | {"run_dir": str(tmp_path / "whole")}))
+    config = write_config(tmp_path / "run.yaml", tree)
+    first = launch(config, "--set", "stop.max_time_s=0.5")
+    assert "the time budget of 0.5 s is spent" in first.stdout
+    (tmp_path / "run" / "STOP").touch()
+    second = launch(config, "--resume", "auto")
+    assert "STOP exists" in second.stdout and not (tmp_path / "run" / "STOP").exists()
+    launch(config, "--resume", "auto")
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")

@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ from engine.tokens import Tokenizer, TokenStore, build_tokenizer, token_store
 log = logging.getLogger("babyvlm")
 
 TRAIN, VAL = "train", "val"
+
+Kind = Literal["contrastive", "generative"]
 
 
 @dataclass
@@ -54,7 +57,7 @@ class Assembly:
         text = json.dumps(self.config.model.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(f"{text}\n{self.tokenizer.digest}".encode()).hexdigest()
 
-    def build(self, kind: str) -> nn.Module:
+    def build(self, kind: Kind) -> nn.Module:
         """A freshly initialised model of ``kind``, the same for the same seed."""
         torch.manual_seed(stream_seed(self.config.seed, "init", kind))
         make = build_contrastive if kind == "contrastive" else build_generative
@@ -145,7 +148,7 @@ def assemble(config: RunConfig) -> Assembly:
     return Assembly(config, corpus, tokenizer)
 
 
-def kind_of(phase: PhaseConfig) -> str:
+def kind_of(phase: PhaseConfig) -> Kind:
     """Kind of model a phase trains: contrastive or generative."""
     return "contrastive" if phase.objective == "contrastive" else "generative"
 

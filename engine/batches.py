@@ -8,6 +8,7 @@ steps, so resuming is a number, and the number of ranks changes nothing but who 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -47,7 +48,7 @@ def deal(lengths: np.ndarray, shares: int) -> list[slice]:
     marks = [round(total * k / shares) for k in range(1, shares)]
     cuts = [0, *(int(np.searchsorted(ends, mark, side="left")) + 1 for mark in marks), len(ends)]
     cuts = list(np.minimum(np.maximum.accumulate(cuts), len(ends)))
-    return [slice(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [slice(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,8 @@ class Checkpoints:
     """The ``checkpoints/`` directory of a run."""
 
     def __init__(self, run_dir: Path, config: CheckpointConfig, world: World, digest: str) -> None:
-        self.root, self.config, self.world, self.digest = run_dir / "checkpoints", config, world, digest
+        self.root, self.config = run_dir / "checkpoints", config
+        self.world, self.digest = world, digest
         if world.main:
             self.root.mkdir(parents=True, exist_ok=True)
             for leftover in self.root.glob(f"{_TEMPORARY}*"):
@@ -218,7 +219,9 @@ class Checkpoints:
             str(f.relative_to(temporary)): {"size": f.stat().st_size, "sha256": _sha256(f)}
             for f in sorted(temporary.rglob("*")) if f.is_file()
         }
-        manifest = {"format": 1, "digest": self.digest, "progress": asdict(progress), "files": files}
+        manifest = {
+            "format": 1, "digest": self.digest, "progress": asdict(progress), "files": files,
+        }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         fsync_tree(temporary)
 

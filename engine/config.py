@@ -175,16 +175,17 @@ def _dotted(loc: list[Any], tree: Any) -> str:
     parts: list[str] = []
     node = tree
     for part in loc:
-        node = node[part] if _has(node, part) else None
+        node = _get(node, part)
         named = isinstance(part, int) and isinstance(node, dict) and "name" in node
         parts.append(str(node["name"]) if named and isinstance(node, dict) else str(part))
     return ".".join(parts)
 
 
-def _has(node: Any, part: Any) -> bool:
+def _get(node: Any, part: Any) -> Any:
     if isinstance(node, dict):
-        return part in node
-    return isinstance(node, list) and isinstance(part, int) and part < len(node)
+        return node.get(part)
+    inside = isinstance(node, list) and isinstance(part, int) and part < len(node)
+    return node[part] if inside else None
 
 
 def _fields_at(loc: list[Any]) -> list[str]:

@@ -119,7 +119,7 @@ class Pictures:
         return images, None
 
 
-class RowMaker:
+class RowMaker(Maker):
     """Packed rows for the generative and language objectives."""
 
     def __init__(self, plan: Plan, documents: Documents, pictures: Pictures | None, *,
@@ -128,22 +128,26 @@ class RowMaker:
         self.rank, self.size, self.accumulate = rank, size, accumulate
 
     def image_rows(self, samples: np.ndarray) -> np.ndarray | None:
+        """See :class:`Maker`."""
         if self.pictures is None or self.pictures.store is not None:
             return None
         return self.pictures.rows[samples]
 
     def shares(self, step: int) -> list[np.ndarray]:
+        """See :class:`Maker`."""
         samples = self.plan.samples(step)
         parts = deal(self.plan.lengths[samples], self.size * self.accumulate)
         return [samples[parts[k * self.size + self.rank]] for k in range(self.accumulate)]
 
     def micro(self, samples: np.ndarray, pictures: torch.Tensor | None, epoch: int) -> Micro:
+        """See :class:`Maker`."""
         micro = Micro(row=build_row(self.documents, samples, self.pad_id))
         if self.pictures is not None:
             micro.images, micro.features = self.pictures.prepare(samples, pictures, epoch)
         return micro
 
     def totals(self, step: int) -> StepBatch:
+        """See :class:`Maker`."""
         samples = self.plan.samples(step)
         lengths = self.documents.lengths[samples]
         images = len(samples) if self.pictures is not None else 0
@@ -153,7 +157,7 @@ class RowMaker:
         )
 
 
-class PairMaker:
+class PairMaker(Maker):
     """Pictures and ragged utterances for the contrastive objective."""
 
     def __init__(self, plan: Plan, texts: RaggedTexts, pictures: Pictures,
@@ -162,12 +166,15 @@ class PairMaker:
         self.rank, self.size = rank, size
 
     def image_rows(self, samples: np.ndarray) -> np.ndarray | None:
+        """See :class:`Maker`."""
         return None if self.pictures.store is not None else self.pictures.rows[samples]
 
     def shares(self, step: int) -> list[np.ndarray]:
+        """See :class:`Maker`."""
         return [self.plan.share(step, self.rank, self.size)]
 
     def micro(self, samples: np.ndarray, pictures: torch.Tensor | None, epoch: int) -> Micro:
+        """See :class:`Maker`."""
         tokens, starts = self.texts.gather(samples)
         images, features = self.pictures.prepare(samples, pictures, epoch)
         labels = None if self.labels is None else torch.from_numpy(self.labels[samples])
@@ -177,6 +184,7 @@ class PairMaker:
         )
 
     def totals(self, step: int) -> StepBatch:
+        """See :class:`Maker`."""
         samples = self.plan.samples(step)
         words = int(self.texts.lengths[samples].sum())
         return StepBatch(step, [], len(samples), 0, len(samples), words, 0)

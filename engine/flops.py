@@ -52,4 +52,5 @@ def decoder_flops(decoder: Decoder, tokens: int, squares: int, losses: int) -> f
     config = decoder.config
     blocks = sum(p.numel() for p in decoder.blocks.parameters() if p.ndim == 2)
     head = decoder.output_weight.numel()
-    return 2.0 * blocks * tokens + 4.0 * config.layers * config.width * squares + 2.0 * head * losses
+    attention = 4.0 * config.layers * config.width * squares
+    return 2.0 * blocks * tokens + attention + 2.0 * head * losses

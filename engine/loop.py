@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from engine import flops
-from engine.assemble import TRAIN, VAL, Assembly, kind_of
+from engine.assemble import TRAIN, VAL, Assembly, Kind, kind_of
 from engine.checkpoints import Checkpoints, Progress
 from engine.feed import Feed, Micro, StepBatch, step_seed
 from engine.images import ImageStream, open_images
@@ -51,11 +49,12 @@ class PhaseRun:
         self.assembly, self.phase, self.run_dir = assembly, phase, run_dir
         self.world, self.checkpoints, self.stop = world, checkpoints, stop
         self.config = assembly.config
-        self.kind = kind_of(phase)
+        self.kind: Kind = kind_of(phase)
         self._streams: dict[str, ImageStream] = {}
 
         self.model: Any = assembly.build(self.kind)
-        self.parts: dict[str, nn.Module] = self.model.parts()
+        self.parts: dict[str, Any] = self.model.parts()
+        self.parts["vision"].to(memory_format=torch.channels_last)
         load_earlier(self.model, self.parts, assembly, phase, run_dir)
         self._freeze()
         dtype = resolve_precision(self.config.zero, world.device)
@@ -193,7 +192,7 @@ class PhaseRun:
         if self._streams:
             if self._image_flops is None:
                 self._image_flops = flops.tower_flops(
-                    self.tower, self.config.model.image_size  # type: ignore[arg-type]
+                    self.tower, self.config.model.image_size
                 )
             total += values["images"] * self._image_flops * (3 if "vision" in trained else 1)
         if self.kind == "generative":
@@ -246,7 +245,8 @@ class PhaseRun:
         # fp32 weights and two moments of what trains, the weights of a kept model, and slack.
         estimate = 16 * trained + (4 * everything if keep else 0) + 1_000_000
         self.checkpoints.save(
-            self.zero, progress, estimate=estimate, export=self._exporter(progress) if keep else None
+            self.zero, progress, estimate=estimate,
+            export=self._exporter(progress) if keep else None,
         )
 
     def _exporter(self, progress: Progress) -> Any:

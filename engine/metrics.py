@@ -101,8 +101,10 @@ def progress_bar(total: int, start: int, phase: str, main: bool) -> tqdm:
 
 def window_line(phase: str, step: int, total: int, values: dict[str, Any]) -> str:
     """One log line: what a person watches, in fixed order and width."""
-    parts = [f"{phase:<10} {step:>6}/{total}", f"loss {values['loss']:.4f}", f"lr {values['lr']:.2e}"]
-    parts.append(f"grad {values['grad_norm']:.2f}")
+    parts = [
+        f"{phase:<10} {step:>6}/{total}", f"loss {values['loss']:.4f}", f"lr {values['lr']:.2e}",
+        f"grad {values['grad_norm']:.2f}",
+    ]
     if "images_per_s" in values:
         parts.append(f"{values['images_per_s']:,.0f} img/s")
     if "tokens_per_s" in values:

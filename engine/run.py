@@ -15,6 +15,7 @@ from engine.checkpoints import Checkpoints, Progress
 from engine.config import RunConfig, differences, parse_config, to_yaml
 from engine.guard import RunLock, Watch
 from engine.loop import PhaseRun, Stopped
+from engine.memory import keep_freed_memory
 from engine.metrics import Metrics
 from engine.phases import PhaseConfig
 from engine.stopping import Stop
@@ -27,6 +28,8 @@ def run(config: RunConfig, *, only: str | None, resume: bool) -> int:
     """Run all phases of ``config`` (or ``only`` one); returns the exit code."""
     run_dir = Path(config.run_dir)
     world = zero.start(config.zero.timeout_s)
+    if world.device.type == "cpu":
+        keep_freed_memory()
     lock = None
     try:
         # Errors of the main rank reach all ranks, so that nobody waits for a rank that left.

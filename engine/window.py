@@ -16,7 +16,7 @@ class Window:
     """Sums over one log window. They travel in checkpoints, so that a resumed run reports what
     an uninterrupted one would have."""
 
-    COUNTS = ("steps", "images", "tokens", "words", "targets", "squares")
+    COUNTS: tuple[str, ...] = ("steps", "images", "tokens", "words", "targets", "squares")
 
     def __init__(self, progress: Progress, world: World) -> None:
         self.world = world

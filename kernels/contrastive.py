@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import dispatch
 from .collectives import Group, gather_rows, resolve_group
+from .reference import contrastive_loss_reference
 
 __all__ = ["contrastive_loss"]
 
@@ -97,4 +98,17 @@ def contrastive_loss_gathered(
     return sums / (2 * total)
 
 
+def _reference(
+    image: Tensor,
+    text: Tensor,
+    logit_scale: Tensor | float,
+    labels: Tensor | None,
+    group: Group | None,
+) -> Tensor:
+    if group is not None:
+        raise ValueError("group: the reference of contrastive_loss runs on one rank only")
+    return contrastive_loss_reference(image, text, logit_scale, labels=labels)
+
+
 dispatch.register("contrastive_loss", "gathered", contrastive_loss_gathered)
+dispatch.register("contrastive_loss", "reference", _reference)

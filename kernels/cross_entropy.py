@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from . import dispatch
+from .reference import linear_cross_entropy_reference
 
 __all__ = ["linear_cross_entropy", "linear_logprobs"]
 
@@ -207,4 +208,9 @@ def linear_logprobs_chunked(x: Tensor, weight: Tensor, targets: Tensor) -> Tenso
 
 
 dispatch.register("linear_cross_entropy", "chunked", linear_cross_entropy_chunked)
+dispatch.register(
+    "linear_cross_entropy",
+    "reference",
+    partial(linear_cross_entropy_reference, ignore_index=None, reduction="none"),
+)
 dispatch.register("linear_logprobs", "chunked", linear_logprobs_chunked)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,13 +80,13 @@ class Intervals:
         )
 
     def segments(self) -> Segments:
-        """Return the same facts as numpy arrays (read back once if they were made on a device)."""
+        """Return the same facts on the host (read back once if they were made on a device)."""
         if self._segments is None:
             self._segments = Segments(
-                self.cu_seqlens.cpu().numpy(),
-                self.start.cpu().numpy(),
-                self.stop.cpu().numpy(),
-                None if self.branches is None else self.branches.cpu().numpy(),
+                self.cu_seqlens.cpu().long(),
+                self.start.cpu().long(),
+                self.stop.cpu().long(),
+                None if self.branches is None else self.branches.cpu().long(),
             )
         return self._segments
 
@@ -205,31 +204,35 @@ def _check_shapes(
 def _check_values(
     cu_seqlens: Tensor, prefix_lens: Tensor | None, branches: Tensor | None, total: int | None
 ) -> None:
-    cu = cu_seqlens.numpy()
-    lengths = np.diff(cu)
-    if cu[0] != 0:
-        raise ValueError(f"cu_seqlens: must start at 0, got {cu[0]}")
+    lengths = cu_seqlens.diff()
+    if cu_seqlens[0] != 0:
+        raise ValueError(f"cu_seqlens: must start at 0, got {int(cu_seqlens[0])}")
     if (lengths < 0).any():
-        where = int(np.argmax(lengths < 0))
-        raise ValueError(f"cu_seqlens: must not decrease, entry {where + 1} is {cu[where + 1]}")
-    if total is not None and cu[-1] != total:
-        raise ValueError(f"cu_seqlens: must end at T = {total}, got {cu[-1]}")
+        where = int((lengths < 0).int().argmax()) + 1
+        raise ValueError(
+            f"cu_seqlens: must not decrease, entry {where} is {int(cu_seqlens[where])}"
+        )
+    if total is not None and cu_seqlens[-1] != total:
+        raise ValueError(f"cu_seqlens: must end at T = {total}, got {int(cu_seqlens[-1])}")
     if prefix_lens is not None:
-        prefix = prefix_lens.cpu().numpy()
+        prefix = prefix_lens.cpu()
         wrong = (prefix > lengths) | (prefix < 0)
         if wrong.any():
-            where = int(np.argmax(wrong))
+            where = int(wrong.int().argmax())
             raise ValueError(
-                f"prefix_lens: document {where} has {lengths[where]} rows, "
-                f"its prefix cannot have {prefix[where]}"
+                f"prefix_lens: document {where} has {int(lengths[where])} rows, "
+                f"its prefix cannot have {int(prefix[where])}"
             )
     if branches is not None:
-        parent = branches.cpu().numpy()
-        index = np.arange(len(parent))
-        wrong = (parent < -1) | (parent >= index) | ((parent >= 0) & (parent[parent] != -1))
+        parent = branches.cpu().long()
+        index = torch.arange(parent.shape[0])
+        # Checked in two steps: only once parents are known to exist can theirs be looked up.
+        wrong = (parent < -1) | (parent >= index)
+        if not wrong.any():
+            wrong = (parent >= 0) & (parent[parent.clamp(min=0)] != -1)
         if wrong.any():
-            where = int(np.argmax(wrong))
+            where = int(wrong.int().argmax())
             raise ValueError(
-                f"branches: entry {where} is {parent[where]}; -1 or an earlier document that is "
-                "no branch itself expected"
+                f"branches: entry {where} is {int(parent[where])}; -1 or an earlier document that "
+                "is no branch itself expected"
             )

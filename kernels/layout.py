@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,12 +18,12 @@ __all__ = ["Bucket", "PaddedLayout", "Segments", "build_layout"]
 
 @dataclass(eq=False)
 class Segments:
-    """Host copy of what `Intervals` was built from: int arrays ``[D+1]``, ``[T]``, ``[T]``, [D]."""
+    """What `Intervals` was built from, int64 on the host: ``[D + 1]``, ``[T]``, ``[T]``, [D]."""
 
-    cu_seqlens: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
-    branches: np.ndarray | None
+    cu_seqlens: Tensor
+    start: Tensor
+    stop: Tensor
+    branches: Tensor | None
 
 
 @dataclass(eq=False)
@@ -83,114 +82,108 @@ class PaddedLayout:
 
 
 def build_layout(segments: Segments) -> PaddedLayout:
-    """Build the layout of one packed row (numpy, on the host)."""
-    cu = segments.cu_seqlens.astype(np.int64)
-    own = np.diff(cu)
+    """Build the layout of one packed row, on the host."""
+    cu = segments.cu_seqlens
+    first, own = cu[:-1], cu.diff()
     if segments.branches is None:
-        parent_start = np.zeros_like(own)
-        parent_len = np.zeros_like(own)
+        parent_first = parent_len = torch.zeros_like(own)
     else:
-        parent = segments.branches.astype(np.int64)
-        has = parent >= 0
-        parent_start = np.where(has, cu[:-1][parent], 0)
-        parent_len = np.where(has, own[parent], 0)
+        has = segments.branches >= 0
+        parent = segments.branches.clamp(min=0)
+        parent_first = torch.where(has, first[parent], 0)
+        parent_len = torch.where(has, own[parent], 0)
     keys = own + parent_len
-    order = np.argsort(-keys, kind="stable")
+    order = torch.argsort(keys, descending=True, stable=True)
     order = order[own[order] > 0]
     total = int(cu[-1])
-    query_slot = np.empty(total, dtype=np.int64)
-    key_slot = np.empty(total, dtype=np.int64)
+    query_slot = torch.empty(total, dtype=torch.int64)
+    key_slot = torch.empty(total, dtype=torch.int64)
     buckets: list[Bucket] = []
-    query_index: list[np.ndarray] = []
-    key_index: list[np.ndarray] = []
+    query_index: list[Tensor] = []
+    key_index: list[Tensor] = []
     query_base = key_base = 0
     for members in _split(order, keys):
-        lq, lk = int(own[members].max()), int(keys[members].max())
-        offset = np.arange(lq)
+        begin, length, shared_len = first[members, None], own[members, None], parent_len[members]
+        lq, lk = int(length.max()), int(keys[members].max())
+        offset = torch.arange(lq)
         # Padding slots repeat the document's first row: finite numbers, and nothing of another
         # document can leak in, not even its NaN.
-        real_q = offset[None, :] < own[members, None]
-        rows = np.where(real_q, cu[members, None] + offset, cu[members, None])
-        query_slot[rows[real_q]] = query_base + np.flatnonzero(real_q)
-        key_offset = np.arange(lk)
-        shared = key_offset[None, :] < parent_len[members, None]
-        position = key_offset[None, :] - parent_len[members, None]
-        real_k = position < own[members, None]
-        own_key = np.where(real_k, cu[members, None] + position, cu[members, None])
-        key_rows = np.where(shared, parent_start[members, None] + key_offset, own_key)
+        real_q = offset < length  # [n, lq]
+        rows = begin + torch.where(real_q, offset, 0)
+        query_slot[rows[real_q]] = query_base + real_q.flatten().nonzero()[:, 0]
+        position = torch.arange(lk) - shared_len[:, None]  # [n, lk], in the document itself
+        shared, real_k = position < 0, position < length
+        own_key = begin + torch.where(real_k, position, 0)
+        key_rows = torch.where(shared, parent_first[members, None] + torch.arange(lk), own_key)
         owned = real_k & ~shared
-        key_slot[key_rows[owned]] = key_base + np.flatnonzero(owned)
-        mask = _mask(segments, members, rows, real_q, key_rows, real_k, shared, cu, own, parent_len)
-        buckets.append(
-            Bucket(len(members), lq, lk, None if mask is None else torch.from_numpy(mask), {})
-        )
-        query_index.append(rows.ravel())
-        key_index.append(key_rows.ravel())
-        query_base += rows.size
-        key_base += key_rows.size
+        key_slot[key_rows[owned]] = key_base + owned.flatten().nonzero()[:, 0]
+        mask = None
+        if shared_len.any():
+            mask = _own_mask(segments, rows, key_rows, real_k, shared)
+        elif not _is_causal(segments, rows, real_q, begin):
+            mask = _common_mask(segments, rows, real_q, begin, lk)
+            if mask is None:
+                mask = _own_mask(segments, rows, key_rows, real_k, shared)
+        buckets.append(Bucket(members.shape[0], lq, lk, mask, {}))
+        query_index.append(rows.flatten())
+        key_index.append(key_rows.flatten())
+        query_base += rows.numel()
+        key_base += key_rows.numel()
+    empty = torch.empty(0, dtype=torch.int64)
     return PaddedLayout(
         buckets,
-        _cat(query_index),
-        _cat(key_index),
-        torch.from_numpy(query_slot),
-        torch.from_numpy(key_slot) if segments.branches is None else None,
+        torch.cat([empty, *query_index]),
+        torch.cat([empty, *key_index]),
+        query_slot,
+        key_slot if segments.branches is None else None,
     )
 
 
-def _cat(parts: list[np.ndarray]) -> Tensor:
-    joined = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
-    return torch.from_numpy(joined.astype(np.int64, copy=False))
-
-
-def _split(order: np.ndarray, keys: np.ndarray) -> list[np.ndarray]:
+def _split(order: Tensor, keys: Tensor) -> list[Tensor]:
     """Cut documents (longest first) into buckets.
 
     A document joins while it has at least 3/4 of the bucket's longest, less 8: below that the
     padded work costs more than the ~0.1 ms of another call.
     """
+    sizes = keys[order].tolist()
     buckets = []
     begin = 0
-    while begin < len(order):
-        longest = keys[order[begin]]
-        fits = keys[order[begin:]] >= longest * 0.75 - 8
-        count = len(fits) if fits.all() else int(np.argmin(fits))
-        buckets.append(order[begin : begin + count])
-        begin += count
-    return buckets
+    for at, size in enumerate(sizes):
+        if size < sizes[begin] * 0.75 - 8:
+            buckets.append(order[begin:at])
+            begin = at
+    return [*buckets, order[begin:]] if sizes else []
 
 
-def _mask(
-    segments: Segments,
-    members: np.ndarray,
-    rows: np.ndarray,
-    real_q: np.ndarray,
-    key_rows: np.ndarray,
-    real_k: np.ndarray,
-    shared: np.ndarray,
-    cu: np.ndarray,
-    own: np.ndarray,
-    parent_len: np.ndarray,
-) -> np.ndarray | None:
-    """Return bool ``[n or 1, 1, lq, lk]``, or None where plain causality says the same."""
-    start = segments.start[rows].astype(np.int64)  # [n, lq]
-    stop = segments.stop[rows].astype(np.int64)
-    lq, lk = rows.shape[1], key_rows.shape[1]
-    if not parent_len[members].any():
-        # Relative to its document every row may say the same as the longest document's: then
-        # one mask serves the bucket. Rows past a document's end are free.
-        relative_start = start - cu[members, None]
-        relative_stop = stop - cu[members, None]
-        longest = int(np.argmax(own[members]))
-        template_start, template_stop = relative_start[longest], relative_stop[longest]
-        agree = (relative_start == template_start) & (relative_stop == template_stop)
-        if (agree | ~real_q).all():
-            position = np.arange(lk)
-            if (template_start == 0).all() and (template_stop == np.arange(lq) + 1).all():
-                return None
-            seen = (position >= template_start[:, None]) & (position < template_stop[:, None])
-            return seen[None, None]
+def _is_causal(segments: Segments, rows: Tensor, real_q: Tensor, begin: Tensor) -> bool:
+    """Whether every real query sees its document up to itself: then no mask is needed."""
+    same = (segments.start[rows] == begin) & (segments.stop[rows] == rows + 1)
+    return bool((same | ~real_q).all())
+
+
+def _common_mask(
+    segments: Segments, rows: Tensor, real_q: Tensor, begin: Tensor, lk: int
+) -> Tensor | None:
+    """Return bool ``[1, 1, lq, lk]`` if all documents of the bucket agree, else None.
+
+    Relative to their documents, rows are compared with the longest one's; those past a document's
+    end are free. No real row reaches past its document, so padded keys need no further mask.
+    """
+    start, stop = segments.start[rows] - begin, segments.stop[rows] - begin  # [n, lq]
+    longest = int(real_q.sum(dim=1).argmax())
+    agree = (start == start[longest]) & (stop == stop[longest])
+    if not bool((agree | ~real_q).all()):
+        return None
+    position = torch.arange(lk)
+    return ((position >= start[longest, :, None]) & (position < stop[longest, :, None]))[None, None]
+
+
+def _own_mask(
+    segments: Segments, rows: Tensor, key_rows: Tensor, real_k: Tensor, shared: Tensor
+) -> Tensor:
+    """Return bool ``[n, 1, lq, lk]``: membership in each row's intervals."""
+    start, stop = segments.start[rows][:, :, None], segments.stop[rows][:, :, None]
     key = key_rows[:, None, :]
-    seen = (key >= start[:, :, None]) & (key < stop[:, :, None]) & real_k[:, None, :]
+    seen = (key >= start) & (key < stop) & real_k[:, None, :]
     # The second interval is the whole parent, and those are exactly the shared slots.
-    seen = np.where(shared[:, None, :], True, seen)
-    return seen[:, None]
+    return (seen | shared[:, None, :])[:, None]

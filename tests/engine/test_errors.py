@@ -99,7 +99,8 @@ def test_no_space_left_names_size_and_place(tmp_path, corpus):
     ).returncode == 0
     try:
         reserve = 0 if mounted else 10**18
-        tree = tiny_config(small / "run", corpus, checkpoints={"every": 3, "reserve_bytes": reserve})
+        saving = {"every": 3, "reserve_bytes": reserve}
+        tree = tiny_config(small / "run", corpus, checkpoints=saving)
         line = error_line(launch(write_config(tmp_path / "run.yaml", tree), ok=False))
         assert "no space left" in line and "step-" in line and "free" in line
         assert not list((small / "run" / "checkpoints").iterdir())

@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 
+import kernels
 from kernels import dispatch
 
 
@@ -54,3 +55,20 @@ def test_forced(op: str) -> None:
     assert dispatch.describe() == {"double": ["fast", "plain"]}
     with pytest.raises(ValueError, match="one of double"):
         dispatch.set_backend("triple", "plain")
+
+
+def test_every_loss_has_a_reference_to_choose() -> None:
+    x, targets = torch.randn(5, 4), torch.arange(5)
+    calls = {
+        "linear_cross_entropy": lambda: kernels.linear_cross_entropy(
+            x, torch.ones(6, 4).cumsum(0), targets
+        ),
+        "contrastive_loss": lambda: kernels.contrastive_loss(x, x.flip(0), 2.0),
+    }
+    for op, call in calls.items():
+        usual = call()
+        dispatch.set_backend(op, "reference")
+        try:
+            torch.testing.assert_close(call(), usual)
+        finally:
+            dispatch.set_backend(op, None)

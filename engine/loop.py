@@ -54,7 +54,6 @@ class PhaseRun:
 
         self.model: Any = assembly.build(self.kind)
         self.parts: dict[str, Any] = self.model.parts()
-        self.parts["vision"].to(memory_format=torch.channels_last)
         load_earlier(self.model, self.parts, assembly, phase, run_dir)
         self._freeze()
         dtype = resolve_precision(self.config.zero, world.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import pickle
 from pathlib import Path
@@ -69,7 +70,9 @@ def _read(path: Path, key: str | None) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise ValueError(f"vision.weights: {path} cannot be read: {error}") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # DINO keeps its command line in the file; nothing else that could run code is accepted.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"vision.weights: {path} cannot be read: {reason}") from None

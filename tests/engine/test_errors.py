@@ -54,7 +54,7 @@ def test_truncated_jpeg_names_the_sample(tmp_path, corpus):
     broken = tmp_path / "shapes"
     shutil.copytree(corpus, broken)
     reader = BetonReader(broken / "train.beton")
-    jpeg = bytes(reader.jpeg(5))
+    jpeg = bytes(reader.stored(5))
     path = broken / "train.beton"
     data = path.read_bytes()
     at = data.index(jpeg)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def _dino_file(path: Path, prefix: str) -> dict[str, torch.Tensor]:
     state = {k: v for k, v in source.state_dict().items() if "num_batches" not in k}
     saved = {f"{prefix}{k}": v for k, v in state.items()}
     saved["module.head.mlp.0.weight"] = torch.zeros(3, 3)
-    torch.save({"teacher": saved, "epoch": 100}, path)
+    torch.save({"teacher": saved, "epoch": 100, "args": Namespace(arch="resnet18")}, path)
     return state
 
 

@@ -78,7 +78,7 @@ def test_checkpoint_of_another_model_is_refused(tmp_path, corpus):
     config = write_config(tmp_path / "run.yaml", tree)
     launch(config, "--phase", "language")
     other = copy.deepcopy(tree)
-    other["model"]["decoder"]["width"] = 48
+    other["model"]["decoder"]["width"] = 64
     line = error_line(launch(write_config(config, other), "--resume", "auto", ok=False))
     assert "model.decoder.width" in line
     # Also when only the weights are asked for.

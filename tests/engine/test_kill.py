@@ -48,6 +48,16 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+def ranks_of(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """The training processes, without the launcher above and the loader's workers below them."""
+    training = [p for p in processes if "--config" in p.cmdline() and is_rank(p)]
+    return [p for p in training if p.parent() not in training]
+
+
+def is_rank(process: psutil.Process) -> bool:
+    return not any("deepspeed" in word for word in process.cmdline())
+
+
 def wait_for_save(run_dir, deadline):
     """Return when a checkpoint is being written."""
     while time.monotonic() < deadline:
@@ -103,7 +113,7 @@ def test_sigterm_saves_ends_and_leaves_no_orphan(reference, corpus, tmp_path, ta
         time.sleep(0.05)
     wait_for_save(tmp_path / "run", deadline)
     processes = family(process.pid)
-    chosen = processes[0] if target == "runner" else processes[-1]
+    chosen = processes[0] if target == "runner" else ranks_of(processes)[-1]
     chosen.terminate()
     killed = time.monotonic()
     while alive(processes[1:]) or process.poll() is None:

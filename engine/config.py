@@ -18,6 +18,7 @@ from engine.images import DataConfig
 from engine.metrics import LogConfig
 from engine.models.config import ModelConfig
 from engine.phases import PhaseConfig
+from engine.plain_yaml import parse_yaml
 from engine.schema import Section
 from engine.stopping import StopConfig
 from engine.tokens import TokenizerConfig
@@ -95,7 +96,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
     if not path.is_file():
         raise ValueError(f"{path}: no such configuration file")
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = parse_yaml(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
@@ -122,7 +123,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     parts = key.split(".")
     for i, part in enumerate(parts[:-1]):
         node = _child(node, part, ".".join(parts[: i + 1]))
-    value = yaml.safe_load(text)
+    value = parse_yaml(text)
     if isinstance(node, list):
         node[_index(node, parts[-1], key)] = value
     else:

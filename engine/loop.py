@@ -109,19 +109,23 @@ class PhaseRun:
             rank=self.world.rank, size=self.world.size,
         )
 
+    def stream(self, split: str) -> ImageStream | None:
+        """The picture stream of a split, where this phase decodes pictures."""
+        return self._streams.get(split)
+
     def train(self, progress: Progress, resumed: Path | None, metrics: Metrics | None) -> Progress:
         """Run from ``progress`` to the end of the phase; raises :class:`Stopped` when asked to."""
         if resumed is not None:
             self.zero.load(resumed)
         total = self.plan.num_steps
-        feed = Feed(self.maker, self._streams.get(TRAIN), progress.phase_step, total)
+        feed = Feed(self.maker, self.stream(TRAIN), progress.phase_step, total)
         window = Window(progress, self.world)
         bar = progress_bar(total, progress.phase_step, self.phase.name, self.world.main)
         self.zero.train()
         try:
             for batch in feed:
                 lr = learning_rate(self.phase.optim, batch.step, total, progress.falls)
-                window.add(self._step(batch, lr), batch)
+                window.add(self.step(batch, lr), batch)
                 progress.step += 1
                 progress.phase_step += 1
                 progress.words_seen += batch.num_words
@@ -135,7 +139,7 @@ class PhaseRun:
             bar.close()
         return progress
 
-    def _step(self, batch: StepBatch, lr: float) -> torch.Tensor:
+    def step(self, batch: StepBatch, lr: float) -> torch.Tensor:
         """One optimizer step; returns this rank's part of the loss, still on the device."""
         torch.manual_seed(
             step_seed(self.config.seed, self.phase.name, batch.step, self.world.rank)
@@ -210,7 +214,7 @@ class PhaseRun:
         due = place.last_of_epoch if every == 0 else progress.phase_step % every == 0
         if self.val_maker is None or not (due or last):
             return False
-        loss = validation_loss(self.zero, forward, self.val_maker, self._streams.get(VAL),
+        loss = validation_loss(self.zero, forward, self.val_maker, self.stream(VAL),
                                self.world)
         progress.validation[self.phase.name] = loss
         improved = progress.best is None or loss < progress.best

@@ -18,6 +18,7 @@ from engine.loop import PhaseRun, Stopped
 from engine.memory import keep_freed_memory
 from engine.metrics import Metrics
 from engine.phases import PhaseConfig
+from engine.plain_yaml import parse_yaml
 from engine.stopping import Stop
 from kernels.dispatch import set_backend, set_strict
 
@@ -75,9 +76,7 @@ def _open_run(run_dir: Path, config: RunConfig, resume: bool) -> None:
                 f"{run_dir}: holds a run already; accepted: --resume auto to go on, --overwrite "
                 "to start anew, or another run_dir"
             )
-        import yaml
-
-        old = parse_config(yaml.safe_load(path.read_text()), where=str(path))
+        old = parse_config(parse_yaml(path.read_text()), where=str(path))
         changed = differences(old, config)
         if changed:
             raise ValueError(

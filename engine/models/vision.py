@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from engine.models.batchnorm import share_batchnorm
 from engine.models.tower_weights import load_tower_weights
@@ -81,6 +82,10 @@ class VisionConfig(Section):
     drop_prefix_tokens: bool = False
     """Leave out a ViT's class and register tokens. Published: false (197 tokens of ViT-L/16)."""
 
+    pool: int = Field(default=1, ge=1)
+    """Average the map over squares of so many cells: fewer picture tokens for the decoder, and a
+    smaller feature store. Published: 1 (49 tokens)."""
+
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Mean of each channel, of pixels in [0, 1]."""
 
@@ -114,7 +119,13 @@ class VisionTower(nn.Module):
     @torch.no_grad()
     def _probe(self) -> tuple[int, int]:
         self.eval()
-        features = self(torch.zeros(1, 3, self.image_size, self.image_size))
+        try:
+            features = self(torch.zeros(1, 3, self.image_size, self.image_size))
+        except RuntimeError as error:
+            raise ValueError(
+                f"vision: {self.config.name} with pool={self.config.pool} cannot take pictures of "
+                f"{self.image_size} px: {error}"
+            ) from None
         self.train()
         return features.shape[1], features.shape[2]
 
@@ -123,6 +134,8 @@ class VisionTower(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.body.forward_features(images)  # type: ignore[operator]
         if features.dim() == 4:
+            if self.config.pool > 1:
+                features = F.avg_pool2d(features, self.config.pool)
             return features.flatten(2).transpose(1, 2)
         prefix = getattr(self.body, "num_prefix_tokens", 0)
         return features[:, prefix:] if self.config.drop_prefix_tokens else features
@@ -183,7 +196,7 @@ def _build_body(config: VisionConfig, image_size: int) -> nn.Module:
 def tower_hash(tower: VisionTower) -> str:
     """Return the sha256 of what decides the features: shape, normalisation and weights."""
     config = tower.config.model_dump(
-        mode="json", include={"name", "args", "drop_prefix_tokens", "mean", "std"}
+        mode="json", include={"name", "args", "drop_prefix_tokens", "pool", "mean", "std"}
     )
     config["image_size"] = tower.image_size
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())

@@ -104,8 +104,8 @@ class Plan:
             _, first = np.unique(self.subsets[order], return_index=True)
             order = order[np.sort(first)]
         bounds = cut_by_budget(self.lengths[order], self.budget)
-        full = len(bounds) > 2 and self.lengths[order[bounds[-2]:]].sum() < self.budget
-        if self.drop_last and full:
+        partial = len(bounds) > 2 and self.lengths[order[bounds[-2]:]].sum() < self.budget
+        if self.drop_last and partial:
             bounds = bounds[:-1]
         return order, bounds
 

@@ -72,10 +72,11 @@ class RunConfig(Section):
                 raise ValueError(f"phases: the name '{name}' is used twice; names are unique")
         for phase in self.phases:
             frozen = "vision" not in phase.train
-            if self.features.store == "on" and frozen and phase.augment.enabled:
+            once = phase.augment.enabled and self.features.views == 1
+            if self.features.store == "on" and frozen and once:
                 raise ValueError(
                     f"features.store: on, but phase '{phase.name}' augments its pictures, so its "
-                    "features differ every epoch; accepted: auto, off"
+                    "features differ every epoch; accepted: auto, off, or features.views above 1"
                 )
         return self
 

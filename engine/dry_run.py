@@ -87,11 +87,13 @@ def _phase_lines(assembly: Any, phase: PhaseConfig, model: Any, dtype: torch.dty
     if activations is not None:
         memory += f", activations about {gigabytes(activations)}"
     lines.append(memory)
-    if (phase.objective != "language" and "vision" not in phase.train
-            and config.features.store != "off"):
+    views = config.features.views if phase.augment.enabled else 1
+    stored = config.features.store != "off" and (views > 1 or not phase.augment.enabled)
+    if phase.objective != "language" and "vision" not in phase.train and stored:
         size = sum(
-            store_bytes(len(assembly.corpus.images(s)), tower.num_tokens, tower.dim,
-                        config.features.dtype) for s in assembly.splits
+            store_bytes(len(assembly.corpus.images(s)) * (views if s == "train" else 1),
+                        tower.num_tokens, tower.dim, config.features.dtype)
+            for s in assembly.splits
         )
         lines.append(f"    feature store: {gigabytes(size)} in {config.features.location}")
     return lines

@@ -6,8 +6,10 @@ computation goes on where it was.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +19,7 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from engine.augment import normalise
+from engine.augment import AugmentConfig, augment, normalise
 from engine.checkpoints import fsync_directory
 from engine.corpus_read import Corpus
 from engine.guard import gigabytes, require_space
@@ -27,6 +29,8 @@ from engine.schema import Section
 from engine.zero import World
 
 log = logging.getLogger("babyvlm")
+
+DONE, BINARY = "features.json", "features.bin"
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -48,6 +52,10 @@ class FeatureConfig(Section):
     path: str | None = None
     """Directory of the stores; null = ``run_dir/features``. A shared one serves many runs."""
 
+    views: int = Field(default=1, ge=1)
+    """Where a phase augments its pictures: 1 = the tower runs in every step; more = the store
+    holds so many augmented views of each picture and the epochs take turns."""
+
     batch: int = Field(default=64, ge=1)
     """Pictures per tower pass while the store is filled."""
 
@@ -55,16 +63,35 @@ class FeatureConfig(Section):
     """Free space (disk, memory) that must remain."""
 
 
+@dataclass(frozen=True)
+class Views:
+    """Which views of a split a store holds: one as it is, or several augmented ones."""
+
+    count: int = 1
+    augment: AugmentConfig | None = None
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """Part of the store's name; empty for the plain view."""
+        if self.augment is None:
+            return ""
+        text = f"{self.count} {self.seed} {self.augment.model_dump_json()}"
+        return "-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def store_bytes(num_images: int, num_tokens: int, dim: int, dtype: str) -> int:
-    """Size of a store in bytes: images x tokens x channels x bytes per element."""
+    """Size of a store in bytes: images (times views) x tokens x channels x bytes per element."""
     return num_images * num_tokens * dim * _DTYPES[dtype].itemsize
 
 
 class FeatureStore:
-    """Features ``[N, P, C]`` of one split, by row of the split's picture file."""
+    """Features ``[N, P, C]`` of one split (per view), by row of the split's picture file."""
 
-    def __init__(self, data: np.ndarray, dtype: str, device: torch.device | None) -> None:
-        self._data, self._dtype = data, _DTYPES[dtype]
+    def __init__(self, data: np.ndarray, dtype: str, device: torch.device | None,
+                 views: int = 1) -> None:
+        self._data, self._dtype, self._views = data, _DTYPES[dtype], views
+        self._num = len(data) // views
         self._resident: torch.Tensor | None = None
         if device is not None:
             self._resident = self._tensor(np.array(data)).to(device)
@@ -73,8 +100,10 @@ class FeatureStore:
         tensor = torch.from_numpy(values)
         return tensor.view(self._dtype) if self._dtype == torch.bfloat16 else tensor
 
-    def read(self, rows: np.ndarray) -> torch.Tensor:
-        """Features ``[len(rows), P, C]`` in the store's dtype."""
+    def read(self, rows: np.ndarray, epoch: int = 0) -> torch.Tensor:
+        """Features ``[len(rows), P, C]`` in the store's dtype; each epoch sees the next view."""
+        if self._views > 1:
+            rows = (epoch + rows) % self._views * self._num + rows
         if self._resident is not None:
             return self._resident[torch.from_numpy(rows).to(self._resident.device)]
         return self._tensor(self._data[rows])
@@ -84,15 +113,16 @@ def _numpy_dtype(dtype: str) -> str:
     return {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}[dtype]
 
 
-def check_fits(corpus: Corpus, splits: list[str], tower: VisionTower, config: FeatureConfig,
-               directory: Path) -> int:
+def check_fits(corpus: Corpus, splits: dict[str, Views], tower: VisionTower,
+               config: FeatureConfig, directory: Path) -> int:
     """Raise ``ValueError`` naming the size when the stores would not fit; return the size."""
     missing = 0
     total = 0
-    for split in splits:
-        size = store_bytes(len(corpus.images(split)), tower.num_tokens, tower.dim, config.dtype)
+    for split, views in splits.items():
+        num = len(corpus.images(split)) * views.count
+        size = store_bytes(num, tower.num_tokens, tower.dim, config.dtype)
         total += size
-        if not (_split_dir(directory, corpus, split, tower, config) / "features.json").exists():
+        if not (_split_dir(directory, corpus, split, views, tower, config) / DONE).exists():
             missing += size
     what = f"the feature store ({gigabytes(total)}; features.dtype=bfloat16 halves float32, " \
            "features.store=off runs the tower instead)"
@@ -112,66 +142,70 @@ def check_fits(corpus: Corpus, splits: list[str], tower: VisionTower, config: Fe
     return total
 
 
-def _split_dir(directory: Path, corpus: Corpus, split: str, tower: VisionTower,
+def _split_dir(directory: Path, corpus: Corpus, split: str, views: Views, tower: VisionTower,
                config: FeatureConfig) -> Path:
-    key = f"{tower_hash(tower)[:16]}-{corpus.digest[:12]}-{config.dtype}"
+    key = f"{tower_hash(tower)[:16]}-{corpus.digest[:12]}-{config.dtype}{views.key}"
     return directory / key / split
 
 
 def open_stores(
-    corpus: Corpus, splits: list[str], tower: VisionTower, *, config: FeatureConfig,
+    corpus: Corpus, splits: dict[str, Views], tower: VisionTower, *, config: FeatureConfig,
     data: DataConfig, image_size: int, directory: Path, world: World,
 ) -> dict[str, FeatureStore]:
     """The stores of ``splits``, computed where they are not there yet (all ranks call it)."""
     total = check_fits(corpus, splits, tower, config, directory)
     stores = {}
-    for split in splits:
-        place = _split_dir(directory, corpus, split, tower, config)
-        if not world.any(not (place / "features.json").exists()):
-            log.info("features: %s read from %s", split, place)
-        else:
-            _fill(place, corpus, split, tower, config, data, image_size, world)
-        shape = (len(corpus.images(split)), tower.num_tokens, tower.dim)
-        array = np.memmap(place / "features.bin", dtype=_numpy_dtype(config.dtype), mode="r",
-                          shape=shape)
+    for split, views in splits.items():
+        place = _split_dir(directory, corpus, split, views, tower, config)
+        num = len(corpus.images(split))
+        if world.any(not (place / DONE).exists()):
+            _fill(place, corpus, split, views, tower, config, data, image_size, world)
+        shape = (num * views.count, tower.num_tokens, tower.dim)
+        array = np.memmap(place / BINARY, dtype=_numpy_dtype(config.dtype), mode="r", shape=shape)
         resident = {"disk": None, "ram": torch.device("cpu"), "device": world.device}
-        stores[split] = FeatureStore(array, config.dtype, resident[config.location])
+        stores[split] = FeatureStore(array, config.dtype, resident[config.location], views.count)
     log.info("features: %s in %s (%s)", gigabytes(total), config.location, directory)
     return stores
 
 
 @torch.no_grad()
-def _fill(place: Path, corpus: Corpus, split: str, tower: VisionTower, config: FeatureConfig,
-          data: DataConfig, image_size: int, world: World) -> None:
-    """Compute this rank's run of pictures; the last line of each batch is its row count."""
+def _fill(place: Path, corpus: Corpus, split: str, views: Views, tower: VisionTower,
+          config: FeatureConfig, data: DataConfig, image_size: int, world: World) -> None:
+    """Compute this rank's run of (view, picture) entries and mark how far it has come."""
     num = len(corpus.images(split))
-    shape = (num, tower.num_tokens, tower.dim)
-    size = store_bytes(num, tower.num_tokens, tower.dim, config.dtype)
+    total = num * views.count
+    shape = (total, tower.num_tokens, tower.dim)
     if world.main:
         place.mkdir(parents=True, exist_ok=True)
-        with (place / "features.bin").open("ab") as file:
-            file.truncate(size)
+        with (place / BINARY).open("ab") as file:
+            file.truncate(store_bytes(total, tower.num_tokens, tower.dim, config.dtype))
     world.barrier()
-    array = np.memmap(place / "features.bin", dtype=_numpy_dtype(config.dtype), mode="r+",
-                      shape=shape)
-    first, last = num * world.rank // world.size, num * (world.rank + 1) // world.size
+    array = np.memmap(place / BINARY, dtype=_numpy_dtype(config.dtype), mode="r+", shape=shape)
+    first, last = total * world.rank // world.size, total * (world.rank + 1) // world.size
     mark = place / f"done-{world.rank}-of-{world.size}"
     done = int(mark.read_text()) if mark.exists() else first
-    rows = np.arange(done, last)
-    sizes = [len(c) for c in np.array_split(rows, range(config.batch, len(rows), config.batch))]
+    entries = np.arange(done, last)
+    # A batch ends where the next view begins: all its pictures are augmented alike.
+    sizes = [
+        len(batch)
+        for view in np.split(entries, np.flatnonzero(np.diff(entries // num)) + 1)
+        for batch in np.array_split(view, range(config.batch, len(view), config.batch))
+        if len(batch)
+    ]
     bar = tqdm(total=last - first, initial=done - first, unit="img", desc=f"features {split}",
-               disable=not world.main, mininterval=2)
+               disable=not world.main, mininterval=2, leave=False)
     tower.eval()
     dtype = next(tower.parameters()).dtype
     with open_images(corpus, split, size=image_size, config=data) as images:
-        for batch in images.stream(rows, [s for s in sizes if s]):
-            pictures = normalise(batch.to(world.device), tower.mean, tower.std)
-            features = tower(pictures.to(dtype)).to(_DTYPES[config.dtype]).cpu().contiguous()
+        for batch in images.stream(entries % num, sizes):
             stop = done + len(batch)
+            pictures = _prepare(batch, np.arange(done, stop) % num, done // num, views, tower)
+            features = tower(pictures.to(world.device, dtype)).to(_DTYPES[config.dtype])
+            features = features.cpu().contiguous()
             raw = features.view(torch.uint16) if config.dtype == "bfloat16" else features
             array[done:stop] = raw.numpy()
             array.flush()
-            # Written after the flush: rows below the mark are on the device.
+            # Written after the flush: entries below the mark are on the device.
             temporary = mark.with_suffix(".tmp")
             temporary.write_text(str(stop))
             temporary.replace(mark)
@@ -181,11 +215,19 @@ def _fill(place: Path, corpus: Corpus, split: str, tower: VisionTower, config: F
     world.barrier()
     if world.main:
         facts = {"shape": shape, "dtype": config.dtype, "tower": tower_hash(tower),
-                 "corpus": corpus.digest}
-        temporary = place / "features.json.tmp"
+                 "corpus": corpus.digest, "views": views.count}
+        temporary = place / f"{DONE}.tmp"
         temporary.write_text(json.dumps(facts) + "\n")
-        temporary.replace(place / "features.json")
+        temporary.replace(place / DONE)
         for old in place.glob("done-*"):
             old.unlink()
         fsync_directory(place)
     world.barrier()
+
+
+def _prepare(batch: torch.Tensor, rows: np.ndarray, view: int, views: Views,
+             tower: VisionTower) -> torch.Tensor:
+    if views.augment is None:
+        return normalise(batch, tower.mean, tower.std)
+    return augment(batch, rows, config=views.augment, seed=views.seed, epoch=view,
+                   mean=tower.mean, std=tower.std)

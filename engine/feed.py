@@ -107,7 +107,7 @@ class Pictures:
         """``(images, features)`` of ``samples``: exactly one of them is not None."""
         rows = self.rows[samples]
         if self.store is not None:
-            return None, self.store.read(rows)
+            return None, self.store.read(rows, epoch)
         assert pictures is not None
         if self.augment is None or not self.augment.enabled:
             return normalise(pictures, self.mean, self.std), None
@@ -213,8 +213,12 @@ def produce(maker: Maker, images: ImageStream | None, first: int, last: int) -> 
                 for _ in range(per_step):
                     samples, need = next(parts)
                     pictures = None
-                    if stream is not None and need is not None and len(need):
-                        pictures = next(stream)
+                    if images is not None and need is not None:
+                        # A share may be empty; its tower still runs, as on all other ranks.
+                        side = images.size
+                        pictures = torch.empty(0, side, side, 3, dtype=torch.uint8)
+                        if stream is not None and len(need):
+                            pictures = next(stream)
                     batch.micros.append(maker.micro(samples, pictures, epoch))
                 yield batch
         finally:

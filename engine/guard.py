@@ -6,7 +6,6 @@ import fcntl
 import logging
 import os
 import shutil
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,12 +13,15 @@ from typing import IO
 
 import psutil
 
+from engine.launcher import POLL_S, alive, hand_over, leave
 from engine.stopping import Stop
 from engine.zero import World
 
 log = logging.getLogger("babyvlm")
 
-POLL_S = 0.5
+LOCK = ".lock"
+"""Name of the lock file in a run directory."""
+
 GRACE_S = 7.0
 """After the launcher died: time to finish the step and save; then the process leaves."""
 
@@ -29,7 +31,7 @@ class RunLock:
 
     def __init__(self, run_dir: Path, wait_s: float = 12.0) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = (run_dir / ".lock").open("a+")
+        self._file: IO[str] = (run_dir / LOCK).open("a+")
         # Ranks of a killed launch may need seconds to notice; a live run never lets go.
         deadline = time.monotonic() + wait_s
         while True:
@@ -55,29 +57,6 @@ class RunLock:
         self._file.close()
 
 
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _launchers() -> list[psutil.Process]:
-    """The chain of ``deepspeed`` (or torchrun) processes above this rank, nearest first."""
-    chain: list[psutil.Process] = []
-    for parent in psutil.Process().parents():
-        try:
-            command = " ".join(parent.cmdline())
-        except psutil.Error:
-            break
-        if not any(name in command for name in ("deepspeed", "torchrun", "torch.distributed")):
-            break
-        if "python" not in command and not command.startswith("deepspeed"):
-            break  # A shell whose command line merely mentions the launcher.
-        chain.append(parent)
-    return chain
-
-
 class Watch:
     """A thread that ends this rank when its launcher or a peer on this machine is gone.
 
@@ -87,7 +66,7 @@ class Watch:
 
     def __init__(self, world: World, stop: Stop) -> None:
         self._stop = stop
-        self._launchers = _launchers() if "LOCAL_RANK" in os.environ else []
+        self._launchers = hand_over()
         host = os.uname().nodename
         peers = world.gather((host, os.getpid()))
         self._peers: list[tuple[int, psutil.Process]] = []
@@ -109,20 +88,13 @@ class Watch:
         while not self._done.wait(POLL_S):
             for rank, process in self._peers:
                 # A peer that ends in order has told everybody first (close() after a barrier).
-                if not _alive(process) and not self._done.wait(POLL_S):
+                if not alive(process) and not self._done.wait(POLL_S):
                     leave(f"rank {rank} (process {process.pid}) died")
-            if orphaned_at is None and not all(_alive(p) for p in self._launchers):
+            if orphaned_at is None and not all(alive(p) for p in self._launchers):
                 orphaned_at = time.monotonic()
                 self._stop.request("the launcher died")
             if orphaned_at is not None and time.monotonic() - orphaned_at > GRACE_S:
                 leave("the launcher died and the step did not end in time")
-
-
-def leave(why: str) -> None:
-    """End this process now, without clean-up that could wait for a dead peer."""
-    print(f"error: {why}; this rank leaves, continue with --resume auto", file=sys.stderr)
-    sys.stderr.flush()
-    os._exit(1)
 
 
 def require_space(directory: Path, needed: int, what: str) -> None:

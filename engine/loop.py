@@ -13,6 +13,7 @@ import torch
 from engine import flops
 from engine.assemble import TRAIN, VAL, Assembly, Kind, kind_of
 from engine.checkpoints import Checkpoints, Progress
+from engine.features import Views, open_stores
 from engine.feed import Feed, Micro, StepBatch, step_seed
 from engine.images import ImageStream, open_images
 from engine.metrics import Metrics, progress_bar, window_line
@@ -85,15 +86,18 @@ class PhaseRun:
 
     def _features(self) -> dict[str, Any]:
         """The feature stores of this phase; empty when its tower has to run in every step."""
-        fixed = "vision" not in self.phase.train and not self.phase.augment.enabled
-        if not self._reads_pictures() or not fixed or self.config.features.store == "off":
+        settings, augment = self.config.features, self.phase.augment
+        several = augment.enabled and settings.views > 1
+        fixed = "vision" not in self.phase.train and (several or not augment.enabled)
+        if not self._reads_pictures() or not fixed or settings.store == "off":
             return {}
-        from engine.features import open_stores
-
-        settings = self.config.features
+        splits = dict.fromkeys(self.assembly.splits, Views())
+        if several:
+            # One seed for all phases: the connector and joint phases share their views.
+            splits[TRAIN] = Views(settings.views, augment, self.config.seed)
         directory = Path(settings.path) if settings.path else self.run_dir / "features"
         return open_stores(
-            self.assembly.corpus, self.assembly.splits, self.tower, config=settings,
+            self.assembly.corpus, splits, self.tower, config=settings,
             data=self.config.data, image_size=self.config.model.image_size,
             directory=directory, world=self.world,
         )

@@ -53,7 +53,7 @@ class Documents:
     @property
     def targets(self) -> np.ndarray:
         """Loss positions per document: every utterance token that something precedes."""
-        return self.text_lengths - (self.heads == 0)
+        return np.maximum(self.text_lengths - (self.heads == 0), 0)
 
 
 def pair_documents(store: TokenStore, image_rows: np.ndarray, num_image_tokens: int) -> Documents:

@@ -19,6 +19,9 @@ from engine.schema import Section
 
 log = logging.getLogger("babyvlm")
 
+AGAIN_S = 3.0
+"""Signals within so many seconds of the first are copies of it."""
+
 
 class StopConfig(Section):
     """When a run ends before its last step. It can always be resumed."""
@@ -34,7 +37,7 @@ class Stop:
     """The stop flag of one process.
 
     ``kill -TERM``, Ctrl-C, ``touch RUN_DIR/STOP`` or the end of ``max_time_s`` set it.
-    A second signal ends the process at once.
+    A second signal, seconds after the first, ends the process at once.
     """
 
     def __init__(self, config: StopConfig, run_dir: Path) -> None:
@@ -42,11 +45,17 @@ class Stop:
         self.file = run_dir / "STOP"
         self._started = time.monotonic()
         self._limit = config.max_time_s
+        self._signalled_at: float | None = None
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self.reason is not None and number != signal.SIGUSR2:
+        now = time.monotonic()
+        if self._signalled_at is None:
+            self._signalled_at = now
+        # Ctrl-C reaches this process twice: from the terminal, and from its launcher. The same
+        # holds for a signal to the process group. Only a later one is another decision.
+        elif now - self._signalled_at > AGAIN_S and number != signal.SIGUSR2:
             os._exit(128 + number)
         self.request(signal.Signals(number).name)
 

@@ -39,6 +39,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run; returns the exit code."""
+    from engine.launcher import watch_start
+
+    watch_start()
     args = parse_args(argv)
     main_rank = os.environ.get("RANK", "0") == "0"
     try:
@@ -77,12 +80,19 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _delete_run(run_dir: Path) -> None:
-    """Delete a run directory, and nothing that is not one."""
+    """Empty a run directory that no run is using, and nothing that is not one."""
+    from engine.guard import LOCK, RunLock
+
     if not run_dir.exists():
         return
-    if any(run_dir.iterdir()) and not (run_dir / "config.yaml").exists():
+    found = [path for path in run_dir.iterdir() if path.name != LOCK]
+    if found and not (run_dir / "config.yaml").exists():
         raise ValueError(f"--overwrite: {run_dir} holds no config.yaml, so it is no run directory")
-    shutil.rmtree(run_dir)
+    lock = RunLock(run_dir)
+    # config.yaml last: a deletion that is cut short leaves what can be deleted again.
+    for path in sorted(found, key=lambda path: path.name == "config.yaml"):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    lock.release()
 
 
 if __name__ == "__main__":

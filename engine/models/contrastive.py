@@ -115,8 +115,6 @@ class ContrastiveModel(nn.Module):
 def build_contrastive(config: ModelConfig, vocab_size: int) -> ContrastiveModel:
     """Return a freshly initialised model (torch's global generator decides the weights)."""
     tower = VisionTower(config.vision, config.image_size)
-    return ContrastiveModel(
-        tower,
-        Projection(config.contrastive, tower.dim),
-        nn.EmbeddingBag(vocab_size, config.contrastive.dim, mode="mean"),
-    )
+    words = nn.EmbeddingBag(vocab_size, config.contrastive.dim, mode="mean")
+    nn.init.normal_(words.weight, std=config.contrastive.word_std)
+    return ContrastiveModel(tower, Projection(config.contrastive, tower.dim), words)

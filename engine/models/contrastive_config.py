@@ -19,5 +19,8 @@ class ContrastiveConfig(Section):
     learn_temperature: bool = False
     """Train the temperature (as CLIP does). Published: false."""
 
+    word_std: float = Field(default=1.0, gt=0)
+    """Standard deviation of fresh word embeddings. Published: 1; smaller ones turn faster."""
+
     include_sos_eos: bool = False
     """Average the embeddings of ``<sos>`` and ``<eos>`` in with the words. Published: true."""

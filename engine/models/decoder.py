@@ -148,14 +148,14 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, layer: int, rotary: Tensor | None, attend: Attend) -> Tensor:
         """``[T, H]`` to ``[T, H]``; ``rotary`` is cosine and sine, ``[2, T, 1, D / 2]``."""
-        qkv = self.qkv(x).view(x.shape[0], -1, self.dim)
+        qkv = self.qkv(x).view(x.shape[0], self.heads + 2 * self.kv_heads, self.dim)
         if rotary is not None:
             turned = _rotate(qkv[:, : self.heads + self.kv_heads], rotary)
             q, k = turned.split([self.heads, self.kv_heads], dim=1)
             v = qkv[:, self.heads + self.kv_heads :]
         else:
             q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
-        return self.out(attend(layer, q, k, v).reshape(x.shape[0], -1))
+        return self.out(attend(layer, q, k, v).flatten(1))
 
 
 class FeedForward(nn.Module):

@@ -24,7 +24,7 @@ setup: ## Debian packages, virtual environment, pinned packages, C++ extension
 
 quickstart: setup ## build the picture book, train on it, evaluate, caption a held-out picture
 	@test -f $(CORPUS)/corpus.json || $(PYTHON_RUN) -m dataprep picturebook --out $(CORPUS)
-	@$(BIN)/deepspeed --num_gpus 1 engine/train.py --config configs/quickstart.yaml --resume auto
+	@$(BIN)/deepspeed --log_level error --num_gpus 1 engine/train.py --config configs/quickstart.yaml --resume auto
 	@$(PYTHON_RUN) -m benchmarks_eval run --tasks configs/tasks/picturebook.yaml \
 	  --model $(RUN)/contrastive/model --model $(RUN)/generative/model
 	@picture=$(PICTURE); echo "A picture that the model never saw: $$picture"; \
@@ -37,8 +37,9 @@ lint: setup ## ruff and pyright
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
 
-bench: setup ## rate of the packing routine
+bench: setup ## loaders, packed rows, feature store, packing routine
 	@$(PYTHON_RUN) -m engine.packing --bench
+	@$(PYTHON_RUN) -m engine.bench
 
 clean-runs: ## delete runs/: every trained model and its logs
 	rm -rf runs

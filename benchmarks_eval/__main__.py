@@ -50,6 +50,13 @@ def _parser() -> argparse.ArgumentParser:
                      help="log-likelihood per token or summed (default: the task file's)")
     run.add_argument("--batch-size", type=_positive, default=32, metavar="N",
                      help="pictures at a time (default 32)")
+    drawing = commands.add_parser("plot", help="draw losses and scores to a PNG")
+    drawing.add_argument("--results", type=Path, required=True, metavar="JSON",
+                         help="results.json of a run command")
+    drawing.add_argument("--metrics", type=Path, metavar="JSONL",
+                         help="metrics.jsonl of the training run, for its losses")
+    drawing.add_argument("--group", default="test-view", help="tasks to show")
+    drawing.add_argument("--out", type=Path, required=True, metavar="PNG")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default auto)")
     return parser
 
@@ -111,6 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.command == "list":
             print(list_tasks(args.folder))
+        elif args.command == "plot":
+            from benchmarks_eval.plot import plot
+
+            print(plot(args.results, args.metrics, args.out, args.group))
         else:
             run(args)
     except (ValueError, OSError) as error:

@@ -113,7 +113,7 @@ class Assembly:
             seed=stream_seed(self.config.seed, phase.name, "augment"),
         )
         if phase.objective == "contrastive":
-            if plan.budget % size:
+            if training and plan.budget % size:
                 raise ValueError(
                     f"phases.{phase.name}.pairs_per_step: {plan.budget} pairs cannot be shared "
                     f"evenly by {size} ranks; accepted: a multiple of {size}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("babyvlm")
 
 MANIFEST = "manifest.json"
-_TEMPORARY = ".tmp-"
+_TEMPORARY, _DOOMED = ".tmp-", ".old-"
 
 
 class CheckpointConfig(Section):
@@ -143,10 +143,17 @@ def fsync_tree(directory: Path) -> None:
             os.close(handle)
 
 
+def remove(path: Path) -> None:
+    """Delete a checkpoint; its name goes first, so that a name always means a whole one."""
+    doomed = path.with_name(f"{_DOOMED}{path.name}")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
 def commit(temporary: Path, final: Path) -> None:
     """Make ``temporary`` (already flushed) appear under ``final`` in one step."""
     if final.exists():
-        shutil.rmtree(final)
+        remove(final)
     temporary.rename(final)
     fsync_directory(final.parent)
 
@@ -168,8 +175,9 @@ class Checkpoints:
         self.world, self.digest = world, digest
         if world.main:
             self.root.mkdir(parents=True, exist_ok=True)
-            for leftover in self.root.glob(f"{_TEMPORARY}*"):
-                shutil.rmtree(leftover)  # A save that was killed; its name was never given.
+            # Saves and deletions that were killed: no name of theirs is a checkpoint's.
+            for leftover in (*self.root.glob(f"{_TEMPORARY}*"), *self.root.glob(f"{_DOOMED}*")):
+                shutil.rmtree(leftover)
         world.barrier()
 
     def path(self, step: int) -> Path:
@@ -207,7 +215,9 @@ class Checkpoints:
         except (OSError, RuntimeError) as error:
             if self.world.main:
                 shutil.rmtree(temporary, ignore_errors=True)
-            if isinstance(error, OSError) or "write" in str(error):
+            # torch names a full disk "unexpected pos" (its own count) or "file write failed".
+            text = str(error)
+            if isinstance(error, OSError) or "inline_container" in text or "write" in text:
                 raise ValueError(f"{final}: could not be saved: {error}") from error
             raise
         self.world.barrier()
@@ -233,10 +243,12 @@ class Checkpoints:
         if not self.world.main:
             return
         steps = sorted(int(p.name.removeprefix("step-")) for p in self.root.glob("step-*"))
-        spare = {progress.best_step, *steps[-self.config.keep_last :]}
+        # Later ones than this belong to a past that was damaged and has been run again.
+        past = [step for step in steps if step <= progress.step]
+        spare = {progress.best_step, *past[-self.config.keep_last :]}
         for step in steps:
-            if step not in spare and not self.kept_for_good(step):
-                shutil.rmtree(self.path(step))
+            if step > progress.step or not (step in spare or self.kept_for_good(step)):
+                remove(self.path(step))
 
     def newest(self) -> tuple[Path, Progress] | None:
         """The newest whole checkpoint and its progress; None when there is none.

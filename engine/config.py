@@ -119,12 +119,15 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     """Set one dotted key in place; list items go by their ``name`` or their index."""
     key, found, text = override.partition("=")
     if not found or not key:
-        raise ValueError(f"--set {override}: expected KEY=VALUE, for example optim.lr=1e-3")
+        raise ValueError(f"--set {override}: expected KEY=VALUE, for example seed=1")
     node: Any = tree
     parts = key.split(".")
     for i, part in enumerate(parts[:-1]):
         node = _child(node, part, ".".join(parts[: i + 1]))
-    value = parse_yaml(text)
+    try:
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {override}: not YAML: {' '.join(str(error).split())}") from None
     if isinstance(node, list):
         node[_index(node, parts[-1], key)] = value
     else:
@@ -133,10 +136,11 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
 
 def _child(node: Any, part: str, key: str) -> Any:
     if isinstance(node, list):
-        return node[_index(node, part, key)]
-    if node.get(part) is None:
-        node[part] = {}
-    child = node[part]
+        child = node[_index(node, part, key)]
+    else:
+        if node.get(part) is None:
+            node[part] = {}
+        child = node[part]
     if not isinstance(child, dict | list):
         raise ValueError(f"--set {key}: '{part}' is a value, not a section")
     return child
@@ -214,6 +218,8 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """Dotted keys whose change would make ``new`` another run than ``old``."""
     a, b = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     changed = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+    if not changed and [p.name for p in old.phases] != [p.name for p in new.phases]:
+        changed = ["phases (their order)"]
     free = RESUMABLE_CHANGES
     return [k for k in changed if not any(k == f or k.startswith(f + ".") for f in free)]
 

@@ -89,7 +89,8 @@ def _phase_lines(assembly: Any, phase: PhaseConfig, model: Any, dtype: torch.dty
     lines.append(memory)
     views = config.features.views if phase.augment.enabled else 1
     stored = config.features.store != "off" and (views > 1 or not phase.augment.enabled)
-    if phase.objective != "language" and "vision" not in phase.train and stored:
+    if phase.objective != "language" and "vision" not in phase.train and stored \
+            and config.model.vision.batchnorm_eval:
         size = sum(
             store_bytes(len(assembly.corpus.images(s)) * (views if s == "train" else 1),
                         tower.num_tokens, tower.dim, config.features.dtype)

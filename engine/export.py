@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from engine.card import write_card
@@ -60,7 +61,10 @@ def export_model(
         state = {
             name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
         }
-        save_file(state, work / WEIGHTS, metadata={"format": "pt"})
+        try:
+            save_file(state, work / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{directory}: could not be written: {error}") from None
         description = {
             "format": FORMAT,
             "kind": kind,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.models.decoder import Decoder
@@ -21,6 +22,11 @@ PEAK_BF16: dict[str, float] = {
     "RTX 4090": 165e12, "RTX 3090": 71e12, "A10G": 70e12,
 }
 """Dense bf16 FLOP/s by a part of the device's name (vendors' data sheets)."""
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Parameters of ``module``, also those that ZeRO-3 has spread (their own size is then 0)."""
+    return sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters())
 
 
 def peak_flops(device: torch.device) -> float | None:
@@ -50,7 +56,9 @@ def decoder_flops(decoder: Decoder, tokens: int, squares: int, losses: int) -> f
         losses: rows that reach the output layer.
     """
     config = decoder.config
-    blocks = sum(p.numel() for p in decoder.blocks.parameters() if p.ndim == 2)
-    head = decoder.output_weight.numel()
+    # Biases and norms are a thousandth of a block, and not told apart once ZeRO-3 flattened it.
+    blocks = count_parameters(decoder.blocks)
+    weight = decoder.output_weight
+    head = getattr(weight, "ds_numel", weight.numel())
     attention = 4.0 * config.layers * config.width * squares
     return 2.0 * blocks * tokens + attention + 2.0 * head * losses

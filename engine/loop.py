@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,16 @@ class PhaseRun:
         self.val_maker = None
         if VAL in assembly.splits and len(assembly.corpus.pairs(VAL).id) >= 2:
             self.val_maker = self._maker(VAL, assembly.plan(phase, self.tower, VAL), stores)
+        self._peak = flops.peak_flops(world.device) if dtype == torch.bfloat16 else None
+        self._image_flops = 0.0
+        if self._peak is not None and self._streams:
+            # Before ZeRO-3 takes the weights apart.
+            self._image_flops = flops.tower_flops(self.tower, self.config.model.image_size)
         self.zero = Zero(
             self.model, parameter_groups(self.parts, phase.train, phase.optim),
             config=self.config.zero, optim=phase.optim, accumulate=phase.accumulate,
             world=world, dtype=dtype,
         )
-        self._peak = flops.peak_flops(world.device) if dtype == torch.bfloat16 else None
-        self._image_flops: float | None = None
 
     def _freeze(self) -> None:
         for name, part in self.parts.items():
@@ -89,6 +93,8 @@ class PhaseRun:
         settings, augment = self.config.features, self.phase.augment
         several = augment.enabled and settings.views > 1
         fixed = "vision" not in self.phase.train and (several or not augment.enabled)
+        # Batch statistics (a published quirk) give a picture other features in every step.
+        fixed = fixed and self.config.model.vision.batchnorm_eval
         if not self._reads_pictures() or not fixed or settings.store == "off":
             return {}
         splits = dict.fromkeys(self.assembly.splits, Views())
@@ -127,7 +133,8 @@ class PhaseRun:
         bar = progress_bar(total, progress.phase_step, self.phase.name, self.world.main)
         self.zero.train()
         try:
-            for batch in feed:
+            # Resumed at the step that spent the patience: nothing is left to do.
+            for batch in () if self._out_of_patience(progress) else feed:
                 lr = learning_rate(self.phase.optim, batch.step, total, progress.falls)
                 window.add(self.step(batch, lr), batch)
                 progress.step += 1
@@ -182,7 +189,7 @@ class PhaseRun:
         if self._peak is not None:
             rate = self._flops(values) / values["seconds"]
             values["mfu"] = rate / (self._peak * self.world.size)
-        if not values["loss"] == values["loss"] or abs(values["loss"]) == float("inf"):
+        if not math.isfinite(values["loss"]):
             raise ValueError(
                 f"phase {self.phase.name}: the loss is {values['loss']} in the "
                 f"{self.config.log.every} steps before step {progress.step}; lower "
@@ -196,12 +203,7 @@ class PhaseRun:
         """FLOPs of the window that ``values`` describe, by the definition in flops.py."""
         trained = set(self.phase.train)
         total = 0.0
-        if self._streams:
-            if self._image_flops is None:
-                self._image_flops = flops.tower_flops(
-                    self.tower, self.config.model.image_size
-                )
-            total += values["images"] * self._image_flops * (3 if "vision" in trained else 1)
+        total += values["images"] * self._image_flops * (3 if "vision" in trained else 1)
         if self.kind == "generative":
             once = flops.decoder_flops(
                 self.model.decoder, values["tokens"], values["squares"], values["targets"]
@@ -245,10 +247,13 @@ class PhaseRun:
     def _save(self, progress: Progress, window: Window) -> None:
         progress.window = window.sums()
         keep = self.checkpoints.kept_for_good(progress.step)
-        trained = sum(
-            p.numel() for name in self.phase.train for p in self.parts[name].parameters()
-        )
-        everything = sum(p.numel() for p in self.model.parameters())
+        if not math.isfinite(progress.window.get("loss", 0.0)):
+            raise ValueError(
+                f"phase {self.phase.name}: the loss is not finite before step {progress.step}, "
+                f"which is not saved; lower phases.{self.phase.name}.optim.lr"
+            )
+        trained = sum(flops.count_parameters(self.parts[name]) for name in self.phase.train)
+        everything = flops.count_parameters(self.model)
         # fp32 weights and two moments of what trains, the weights of a kept model, and slack.
         estimate = 16 * trained + (4 * everything if keep else 0) + 1_000_000
         self.checkpoints.save(
@@ -266,6 +271,8 @@ class PhaseRun:
         if self.phase.keep == "best" and progress.best_step not in (None, progress.step):
             best = self.checkpoints.path(int(progress.best_step or 0))
             self.zero.load(best)
+            assert progress.best is not None
+            progress.validation[self.phase.name] = progress.best
             log.info("%s: keeping step %s (validation loss %.4f)", self.phase.name,
                      progress.best_step, progress.best)
         export_phase(self, model_dir(self.run_dir, self.kind), progress)

@@ -30,8 +30,11 @@ class _ThroughTqdm(logging.Handler):
     """Log lines that do not tear the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except OSError:
+            self.handleError(record)  # A closed pipe or a full disk must not end the training.
 
 
 def set_up_logging(main: bool) -> None:

@@ -91,6 +91,14 @@ class PhaseConfig(Section):
                 f"train: {wrong or 'empty'} in a {self.objective} phase; "
                 f"accepted: {', '.join(allowed)}"
             )
+        if len(set(self.train)) < len(self.train):
+            raise ValueError(f"train: {self.train} names a part twice")
+        wrong = [part for part in self.optim.lr_scale if part not in self.train]
+        if wrong:
+            raise ValueError(
+                f"optim.lr_scale: {wrong} does not train in this phase; "
+                f"accepted: {', '.join(self.train)}"
+            )
         if self.objective == "contrastive" and self.accumulate > 1:
             raise ValueError(
                 "accumulate: a contrastive step contrasts all its pairs at once; accepted: 1"

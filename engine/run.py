@@ -13,6 +13,7 @@ from engine import zero
 from engine.assemble import Assembly, assemble, kind_of, model_dir
 from engine.checkpoints import Checkpoints, Progress
 from engine.config import RunConfig, differences, parse_config, to_yaml
+from engine.flops import count_parameters
 from engine.guard import RunLock, Watch
 from engine.loop import PhaseRun, Stopped
 from engine.memory import keep_freed_memory
@@ -39,7 +40,7 @@ def run(config: RunConfig, *, only: str | None, resume: bool) -> int:
             try:
                 lock = RunLock(run_dir)
                 _open_run(run_dir, config, resume)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 problem = str(error)
         problem = world.gather(problem)[0]
         if problem:
@@ -47,11 +48,14 @@ def run(config: RunConfig, *, only: str | None, resume: bool) -> int:
         stop = Stop(config.stop, run_dir)
         watch = Watch(world, stop)
         try:
-            return _phases(config, run_dir, world, stop, only)
-        except Stopped as reason:
-            log.info("stopped: %s. Saved; the same command with --resume auto goes on.", reason)
+            try:
+                _phases(config, run_dir, world, stop, only)
+            except Stopped as reason:
+                log.info("stopped: %s. Saved; the same command with --resume auto goes on.", reason)
+            # The main rank may still be deleting an old checkpoint: nobody leaves before it.
+            world.barrier()
             return 0
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             # A peer may be waiting in a collective that this rank will never join.
             if world.size > 1:
                 print(f"error: {error}", file=sys.stderr)
@@ -68,9 +72,13 @@ def run(config: RunConfig, *, only: str | None, resume: bool) -> int:
 
 
 def _open_run(run_dir: Path, config: RunConfig, resume: bool) -> None:
-    """Write ``config.yaml``, or compare with the one that is there."""
+    """Write ``config.yaml``, or compare with the one that is there.
+
+    A run that failed before it saved anything leaves nothing to lose, and is started anew.
+    """
     path = run_dir / "config.yaml"
-    if path.exists():
+    saved = any((run_dir / "checkpoints").glob("step-*")) or (run_dir / "phases").exists()
+    if path.exists() and saved:
         if not resume:
             raise ValueError(
                 f"{run_dir}: holds a run already; accepted: --resume auto to go on, --overwrite "
@@ -89,7 +97,7 @@ def _open_run(run_dir: Path, config: RunConfig, resume: bool) -> None:
 
 
 def _phases(config: RunConfig, run_dir: Path, world: zero.World, stop: Stop,
-            only: str | None) -> int:
+            only: str | None) -> None:
     began = time.monotonic()
     for op, name in config.kernels.items():
         set_backend(op, None if name == "auto" else name)
@@ -102,7 +110,9 @@ def _phases(config: RunConfig, run_dir: Path, world: zero.World, stop: Stop,
              world.device.type, config.zero.stage, config.corpus)
     metrics = None
     if world.main:
-        metrics = Metrics(run_dir, config.log, progress.step if progress else 0)
+        # A phase that ran out of patience ends without a checkpoint: its last steps stay.
+        steps = [p.step for p in (progress, *(_done(run_dir, p) for p in config.phases)) if p]
+        metrics = Metrics(run_dir, config.log, max(steps, default=0))
     try:
         for phase in config.phases:
             if only is not None and phase.name != only:
@@ -118,6 +128,9 @@ def _phases(config: RunConfig, run_dir: Path, world: zero.World, stop: Stop,
                 continue
             progress = _one_phase(assembly, phase, run_dir, world, checkpoints, stop, progress,
                                   metrics)
+            # Not another phase, whose start may take long, for a run that was asked to end.
+            if phase is not config.phases[-1] and world.any(stop.wanted()):
+                raise Stopped(stop.reason or "another rank was asked to stop")
     finally:
         if metrics is not None:
             metrics.close()
@@ -125,7 +138,6 @@ def _phases(config: RunConfig, run_dir: Path, world: zero.World, stop: Stop,
     for kind in dict.fromkeys(kind_of(p) for p in config.phases):
         if model_dir(run_dir, kind).exists():
             log.info("  %s", model_dir(run_dir, kind))
-    return 0
 
 
 def _one_phase(assembly: Assembly, phase: PhaseConfig, run_dir: Path, world: zero.World,
@@ -149,7 +161,7 @@ def _one_phase(assembly: Assembly, phase: PhaseConfig, run_dir: Path, world: zer
         )
     current = PhaseRun(assembly, phase, run_dir, world, checkpoints, stop)
     counts = ", ".join(
-        f"{name} {sum(p.numel() for p in part.parameters()):,}"
+        f"{name} {count_parameters(part):,}"
         f"{'' if name in phase.train else ' (frozen)'}"
         for name, part in current.parts.items()
         if phase.objective != "language" or name == "decoder"

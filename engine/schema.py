@@ -9,7 +9,7 @@ class Section(BaseModel):
     """A configuration section that lives next to the code it configures.
 
     Unknown keys are errors, values are validated, and the string under each field is its
-    documentation (printed by ``--print-config``).
+    documentation.
     """
 
     model_config = ConfigDict(

@@ -39,7 +39,8 @@ class ZeroConfig(Section):
     """``bf16`` keeps fp32 master weights (stages 1 to 3); ``auto``: bf16 on GPUs, else fp32."""
 
     reduce_bucket_size: int = Field(default=500_000_000, ge=1)
-    """Elements reduced at once; at least the parameter count = one bucket."""
+    """Elements reduced at once, at most; DeepSpeed reserves that much memory, so that no more
+    than the phase's trained parameters are asked for (one bucket)."""
 
     allgather_bucket_size: int = Field(default=500_000_000, ge=1)
     """Elements gathered at once after the optimizer's step."""
@@ -143,9 +144,10 @@ def _deepspeed() -> Any:
     import deepspeed.ops
 
     deepspeed.logger.setLevel(logging.WARNING)
-    # Only matters on CPU, where DeepSpeed would compile a shared-memory all-reduce for half a
-    # minute at the first start; a compilation killed half-way would block every later start.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not torch.cuda.is_available():
+        # On a CPU DeepSpeed would compile a shared-memory all-reduce for half a minute at the
+        # first start; a compilation killed half-way would block every later start.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 
 
@@ -162,9 +164,13 @@ def resolve_precision(config: ZeroConfig, device: torch.device) -> torch.dtype:
 
 
 def deepspeed_config(
-    config: ZeroConfig, optim: OptimConfig, *, accumulate: int, world_size: int, bf16: bool
+    config: ZeroConfig, optim: OptimConfig, *, accumulate: int, world_size: int, bf16: bool,
+    trained: int,
 ) -> dict[str, Any]:
-    """DeepSpeed's configuration, generated: there is no second file to keep in step."""
+    """DeepSpeed's configuration, generated: there is no second file to keep in step.
+
+    ``trained`` is the number of parameters that train.
+    """
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": accumulate,
@@ -177,7 +183,7 @@ def deepspeed_config(
             "stage": config.stage,
             "contiguous_gradients": True,
             "overlap_comm": config.overlap_comm,
-            "reduce_bucket_size": config.reduce_bucket_size,
+            "reduce_bucket_size": min(config.reduce_bucket_size, max(trained, 1)),
             "allgather_bucket_size": config.allgather_bucket_size,
             "stage3_prefetch_bucket_size": 50_000_000,
             "stage3_param_persistence_threshold": 100_000,
@@ -200,6 +206,7 @@ class Zero:
         settings = deepspeed_config(
             config, optim, accumulate=accumulate, world_size=world.size,
             bf16=dtype == torch.bfloat16,
+            trained=sum(p.numel() for group in groups for p in group["params"]),
         )
         optimizer = torch.optim.AdamW(
             groups, lr=optim.lr, betas=optim.betas, eps=optim.eps,

@@ -196,7 +196,10 @@ def attention_padded(
         outs.append(out.transpose(1, 2).reshape(-1, heads, dim))
         query_base, key_base = query_stop, key_stop
     if not outs:
-        return torch.zeros_like(q), q.new_zeros(q.shape[:2], dtype=torch.float32)
+        # No rows. Still a function of q, k and v: their weights get a (zero) gradient, which ranks
+        # with rows wait for.
+        out = q + 0.0 * (k.sum() + v.sum())
+        return out, q.new_zeros(q.shape[:2], dtype=torch.float32)
     out = _Scatter.apply(torch.cat(outs) if len(outs) > 1 else outs[0], layout.query_slot)
     if not return_lse:
         return out, None

@@ -135,3 +135,20 @@ def test_a_time_budget_and_a_stop_file_end_a_run_that_can_go_on(corpus, tmp_path
     assert "STOP exists" in second.stdout and not (tmp_path / "run" / "STOP").exists()
     launch(config, "--resume", "auto")
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["runner", "launcher"])
+def test_ranks_whose_launcher_dies_while_they_start_leave(corpus, tmp_path, target):
+    config = write_config(tmp_path / "run.yaml", longer(tmp_path / "run", corpus))
+    process = start(config, ranks=2, log=tmp_path / "log")
+    deadline = time.monotonic() + 60
+    while len(ranks_of(processes := family(process.pid))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    inner = next(p for p in processes[1:] if not is_rank(p))
+    (processes[0] if target == "runner" else inner).kill()
+    killed = time.monotonic()
+    while process.poll() is None or alive(processes[1:]):
+        assert time.monotonic() - killed < 10, [p.cmdline() for p in alive(processes)]
+        time.sleep(0.05)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -65,6 +65,13 @@ def test_an_empty_share_is_an_empty_row():
     assert row.tokens.numel() == row.targets.numel() == 0 and row.cu_seqlens.tolist() == [0]
 
 
+def test_an_empty_utterance_has_no_target():
+    documents = text_documents(TokenStore(np.array([5, 6], np.uint16), np.array([0, 0, 2]),
+                                          np.array([0, 2], np.int32)), None, 0)
+    assert documents.targets.tolist() == [0, 1]
+    assert build_row(documents, np.array([0, 1]), 0).targets.tolist() == [6]
+
+
 def test_joining_shorter_than_an_utterance_is_refused():
     with pytest.raises(ValueError, match="join_tokens: 4 is shorter"):
         text_documents(store(), 2, 4)

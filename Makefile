@@ -14,7 +14,7 @@ RUN := runs/quickstart
 PICTURE = $(CORPUS)/benchmarks/$$(sed -n '2s/,.*//p' $(CORPUS)/benchmarks/test-view/caption.csv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint bench clean-runs
+.PHONY: help setup quickstart test test-kill lint bench clean-runs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -32,6 +32,9 @@ quickstart: setup ## build the picture book, train on it, evaluate, caption a he
 
 test: setup ## all tests, with the coverage of engine and dataprep
 	@$(PYTHON_RUN) -m pytest -q --cov=engine --cov=dataprep --cov-report=term
+
+test-kill: setup ## kill runs at ten random moments, one rank and two, and compare the weights
+	@KILL_MOMENTS=10 $(PYTHON_RUN) -m pytest -q tests/engine/test_kill.py -k bit_for_bit
 
 lint: setup ## ruff and pyright
 	@$(BIN)/ruff check .

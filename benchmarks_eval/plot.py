@@ -98,7 +98,7 @@ def _scores(axis: Axes, figures: list[dict[str, Any]], group: str) -> None:
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.set_title(f"{group}: share right, 95 % intervals", loc="left", fontsize=11)
-    axis.legend(frameon=False, loc="lower right", fontsize=9)
+    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=3, fontsize=9)
     _clean(axis)
 
 

@@ -27,6 +27,7 @@ from engine.checkpoints import Checkpoints
 from engine.config import parse_config
 from engine.corpus import CorpusWriter, Source
 from engine.feed import Feed, StepBatch
+from engine.files import write_atomically
 from engine.loop import PhaseRun
 from engine.stopping import Stop
 
@@ -220,12 +221,15 @@ def main(argv: list[str] | None = None) -> int:
     if "loader" in wanted:
         with tempfile.TemporaryDirectory() as folder:
             corpus = bench_loader.make_corpus(Path(folder) / "corpus", args.pictures)
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # One worker means one thread, for both loaders.
             results["loader"] = bench_loader.run(corpus, TRAIN, [1, 2], args.repeat)
+            torch.set_num_threads(threads)
     if "store" in wanted:
         results["store"] = epoch_times(args.store_pictures, args.tower, args.size, args.tokens)
     print(report(results))
     if args.out:
-        args.out.write_text(json.dumps(results, indent=1) + "\n")
+        write_atomically(args.out, json.dumps(results, indent=1) + "\n")
     return 0
 
 

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from engine.augment import AugmentConfig, normalise, random_crops
 from engine.corpus import Corpus, CorpusWriter, Source, read_corpus
+from engine.files import write_atomically
 from engine.images import DataConfig, ImageStream, open_images
 
 SIDE, SIZE, BATCH = 256, 224, 64
@@ -151,9 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
             rows = run(corpus, options.split, options.workers, options.repeat)
         if options.out:
-            temporary = options.out.with_name(options.out.name + ".tmp")
-            temporary.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
-            os.replace(temporary, options.out)
+            write_atomically(options.out, json.dumps(rows, indent=2) + "\n")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

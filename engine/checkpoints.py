@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from engine.files import fsync, fsync_tree, sha256_file
 from engine.guard import require_space
 from engine.schema import Section
 
@@ -123,24 +122,9 @@ def verify(path: Path) -> dict[str, Any]:
         file = path / name
         if not file.is_file() or file.stat().st_size != facts["size"]:
             raise ValueError(f"{path}: damaged: {name} is missing or has another size")
-        if _sha256(file) != facts["sha256"]:
+        if sha256_file(file) != facts["sha256"]:
             raise ValueError(f"{path}: damaged: {name} has another hash than its manifest")
     return manifest
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def fsync_tree(directory: Path) -> None:
-    """Flush every file and directory below ``directory`` to the device."""
-    for path in [*directory.rglob("*"), directory]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def remove(path: Path) -> None:
@@ -155,16 +139,7 @@ def commit(temporary: Path, final: Path) -> None:
     if final.exists():
         remove(final)
     temporary.rename(final)
-    fsync_directory(final.parent)
-
-
-def fsync_directory(directory: Path) -> None:
-    """Flush the entries of one directory."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    fsync(final.parent)
 
 
 class Checkpoints:
@@ -226,7 +201,7 @@ class Checkpoints:
 
     def _seal(self, temporary: Path, progress: Progress) -> None:
         files = {
-            str(f.relative_to(temporary)): {"size": f.stat().st_size, "sha256": _sha256(f)}
+            str(f.relative_to(temporary)): {"size": f.stat().st_size, "sha256": sha256_file(f)}
             for f in sorted(temporary.rglob("*")) if f.is_file()
         }
         manifest = {

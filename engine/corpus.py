@@ -12,7 +12,6 @@ things, ``view`` what must not straddle train and a test of new views of known t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from engine.beton import BetonWriter, check_jpeg, encode_jpeg
 from engine.corpus_read import FORMAT, IMAGES, PAIRS, Corpus, Pairs, read_corpus
+from engine.files import fsync, recover_directory, replace_directory, sha256_file
 
 __all__ = ["Corpus", "CorpusWriter", "Pairs", "Source", "read_corpus"]
 
@@ -44,26 +44,13 @@ class Source:
     notes: str = ""
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _remove_stale(path: Path) -> None:
     """Delete half-written siblings whose writer is gone (killed before it could clean up)."""
-    for kind in (".tmp-", ".old-"):
-        for stale in path.parent.glob(f"{path.name}{kind}*"):
-            pid = stale.name.rsplit("-", 1)[1]
-            if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-                shutil.rmtree(stale, ignore_errors=True)
+    recover_directory(path)
+    for stale in path.parent.glob(f"{path.name}.tmp-*"):
+        pid = stale.name.rsplit("-", 1)[1]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 class CorpusWriter:
@@ -259,8 +246,8 @@ class CorpusWriter:
         files = {}
         for name in [*names, *missing]:
             file = self._work / name
-            _fsync(file)
-            files[name] = {"sha256": _sha256(file), "size_bytes": file.stat().st_size}
+            fsync(file)
+            files[name] = {"sha256": sha256_file(file), "size_bytes": file.stat().st_size}
         info = {
             "format": FORMAT,
             "name": self._name,
@@ -274,14 +261,9 @@ class CorpusWriter:
         }
         manifest = self._work / "corpus.json"
         manifest.write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        _fsync(manifest)
-        _fsync(self._work)
-        old = self.path.with_name(f"{self.path.name}.old-{os.getpid()}")
-        if self._overwrite and self.path.exists():
-            os.replace(self.path, old)
-        os.replace(self._work, self.path)
-        _fsync(self.path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        fsync(manifest)
+        fsync(self._work)
+        replace_directory(self._work, self.path)
 
     def __exit__(
         self,

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from engine.card import write_card
+from engine.files import fsync_tree, replace_directory
 from engine.models.babyllava import BabyLLaVA
 from engine.models.config import ModelConfig
 from engine.models.contrastive import ContrastiveModel
@@ -54,7 +55,6 @@ def export_model(
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = directory.with_name(f".tmp-{directory.name}-{os.getpid()}")
-    old = directory.with_name(f".tmp-{directory.name}-{os.getpid()}-old")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
@@ -78,20 +78,10 @@ def export_model(
         }
         text = write_card(kind=kind, parameters=parameters, facts=card, scores={})
         (work / CARD).write_text(text, "utf-8")
-        for file in work.iterdir():
-            _sync(file)
-        _sync(work)
-        if directory.exists():
-            os.rename(directory, old)
-        os.rename(work, directory)
-        _sync(directory.parent)
-    except BaseException:
-        if old.exists() and not directory.exists():
-            os.rename(old, directory)
-        raise
+        fsync_tree(work)
+        replace_directory(work, directory)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return directory
 
 
@@ -118,25 +108,3 @@ def read_description(directory: Path) -> dict[str, Any]:
             f"{file}: kind must be generative or contrastive, got {description.get('kind')!r}"
         )
     return description
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Replace ``file``'s content in one step."""
-    temporary = file.with_name(f".tmp-{file.name}-{os.getpid()}")
-    try:
-        temporary.write_text(text, "utf-8")
-        _sync(temporary)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-__all__ = ["export_model", "read_description", "write_atomically"]

@@ -20,8 +20,8 @@ from pydantic import Field
 from tqdm import tqdm
 
 from engine.augment import AugmentConfig, augment, normalise
-from engine.checkpoints import fsync_directory
 from engine.corpus_read import Corpus
+from engine.files import fsync, write_atomically
 from engine.guard import gigabytes, require_space
 from engine.images import DataConfig, open_images
 from engine.models.vision import VisionTower, tower_hash
@@ -206,9 +206,7 @@ def _fill(place: Path, corpus: Corpus, split: str, views: Views, tower: VisionTo
             array[done:stop] = raw.numpy()
             array.flush()
             # Written after the flush: entries below the mark are on the device.
-            temporary = mark.with_suffix(".tmp")
-            temporary.write_text(str(stop))
-            temporary.replace(mark)
+            write_atomically(mark, str(stop))
             done = stop
             bar.update(len(batch))
     bar.close()
@@ -216,12 +214,10 @@ def _fill(place: Path, corpus: Corpus, split: str, views: Views, tower: VisionTo
     if world.main:
         facts = {"shape": shape, "dtype": config.dtype, "tower": tower_hash(tower),
                  "corpus": corpus.digest, "views": views.count}
-        temporary = place / f"{DONE}.tmp"
-        temporary.write_text(json.dumps(facts) + "\n")
-        temporary.replace(place / DONE)
+        write_atomically(place / DONE, json.dumps(facts) + "\n")
         for old in place.glob("done-*"):
             old.unlink()
-        fsync_directory(place)
+        fsync(place)
     world.barrier()
 
 

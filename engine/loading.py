@@ -18,7 +18,8 @@ from torch import Tensor
 from engine import scoring
 from engine.augment import normalise
 from engine.card import replace_scores
-from engine.export import CARD, CONFIG, SCORES, WEIGHTS, read_description, write_atomically
+from engine.export import CARD, CONFIG, SCORES, WEIGHTS, read_description
+from engine.files import write_atomically
 from engine.models.babyllava import BabyLLaVA, build_generative
 from engine.models.config import ModelConfig
 from engine.models.contrastive import ContrastiveModel, build_contrastive

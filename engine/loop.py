@@ -16,6 +16,7 @@ from engine.assemble import TRAIN, VAL, Assembly, Kind, kind_of
 from engine.checkpoints import Checkpoints, Progress
 from engine.features import Views, open_stores
 from engine.feed import Feed, Micro, StepBatch, step_seed
+from engine.files import write_atomically
 from engine.images import ImageStream, open_images
 from engine.metrics import Metrics, progress_bar, window_line
 from engine.optim import learning_rate, parameter_groups
@@ -279,9 +280,7 @@ class PhaseRun:
         if self.world.main:
             done = self.run_dir / "phases" / f"{self.phase.name}.json"
             done.parent.mkdir(exist_ok=True)
-            temporary = done.with_suffix(".tmp")
-            temporary.write_text(json.dumps(asdict(progress)) + "\n")
-            temporary.replace(done)
+            write_atomically(done, json.dumps(asdict(progress)) + "\n")
         self.world.barrier()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 from tqdm import tqdm
 
+from engine.files import write_atomically
 from engine.schema import Section
 
 log = logging.getLogger("babyvlm")
@@ -75,9 +76,7 @@ class Metrics:
                     kept.append(line + "\n")
             except (json.JSONDecodeError, KeyError):
                 continue  # The torn last line of a killed launch.
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(self.path)
+        write_atomically(self.path, "".join(kept))
 
     def write(self, step: int, phase: str, values: dict[str, Any]) -> None:
         """Record ``values`` of ``step`` in both files."""

@@ -13,6 +13,7 @@ from engine import zero
 from engine.assemble import Assembly, assemble, kind_of, model_dir
 from engine.checkpoints import Checkpoints, Progress
 from engine.config import RunConfig, differences, parse_config, to_yaml
+from engine.files import recover_directory, write_atomically
 from engine.flops import count_parameters
 from engine.guard import RunLock, Watch
 from engine.loop import PhaseRun, Stopped
@@ -91,9 +92,9 @@ def _open_run(run_dir: Path, config: RunConfig, resume: bool) -> None:
                 f"{run_dir}: the run was started with other settings of {', '.join(changed[:5])}"
                 f"{' ...' if len(changed) > 5 else ''}; use the same ones, or another run_dir"
             )
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(to_yaml(config))
-    temporary.replace(path)
+    write_atomically(path, to_yaml(config))
+    for kind in ("contrastive", "generative"):
+        recover_directory(model_dir(run_dir, kind))
 
 
 def _phases(config: RunConfig, run_dir: Path, world: zero.World, stop: Stop,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -53,8 +54,10 @@ def run(config: RunConfig, *, only: str | None, resume: bool) -> int:
                 _phases(config, run_dir, world, stop, only)
             except Stopped as reason:
                 log.info("stopped: %s. Saved; the same command with --resume auto goes on.", reason)
-            # The main rank may still be deleting an old checkpoint: nobody leaves before it.
-            world.barrier()
+            # The main rank may still be deleting an old checkpoint: nobody leaves before it. A peer
+            # that has passed the barrier may close its end before gloo reports ours as passed.
+            with contextlib.suppress(RuntimeError):
+                world.barrier()
             return 0
         except (ValueError, OSError) as error:
             # A peer may be waiting in a collective that this rank will never join.

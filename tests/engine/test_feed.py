@@ -51,7 +51,9 @@ def test_shares_without_a_sample_have_zero_gradients_and_the_rest_adds_up(assemb
         loss.backward()
         assert all(p.grad is not None for p in trained)
         gradient = torch.cat([p.grad.flatten() for p in trained])
-        return batch.micros[0].row.num_documents, loss.detach(), gradient
+        row = batch.micros[0].row
+        assert row is not None
+        return row.num_documents, loss.detach(), gradient
 
     documents, loss, gradient = first_step(0, 1)
     shares = [first_step(rank, RANKS) for rank in range(RANKS)]

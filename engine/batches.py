@@ -29,6 +29,10 @@ def epoch_order(num_samples: int, *labels: int | str) -> np.ndarray:
 
 def cut_by_budget(lengths: np.ndarray, budget: int) -> np.ndarray:
     """Boundaries ``[S + 1]`` that cut ``lengths`` [n] into steps of at most ``budget`` tokens."""
+    if len(lengths) and lengths.min() == lengths.max():
+        # Pairs that count one each: hundreds of epochs are planned in an instant.
+        inside = np.arange(0, len(lengths), budget // int(lengths[0]), dtype=np.int64)
+        return np.append(inside, len(lengths))
     ends = np.cumsum(lengths, dtype=np.int64)
     bounds = [0]
     while bounds[-1] < len(lengths):

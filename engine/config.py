@@ -83,8 +83,8 @@ class RunConfig(Section):
 
 # Keys that may differ between a run and its resumption: none of them changes a single weight.
 RESUMABLE_CHANGES = (
-    "run_dir", "data", "checkpoints", "stop", "log", "features.location", "features.reserve_bytes",
-    "features.path",
+    "run_dir", "data.workers", "data.batch", "data.ram_cache_bytes", "data.timeout_s",
+    "checkpoints", "stop", "log", "features.location", "features.reserve_bytes", "features.path",
 )
 
 

@@ -83,6 +83,12 @@ class Watch:
         """Stop watching: peers may end from now on."""
         self._done.set()
 
+    def main_is_alive(self, after_s: float) -> bool:
+        """Whether the main rank still runs ``after_s`` seconds from now (on another machine:
+        taken for granted)."""
+        time.sleep(after_s)
+        return all(alive(process) for rank, process in self._peers if rank == 0)
+
     def _run(self) -> None:
         orphaned_at: float | None = None
         while not self._done.wait(POLL_S):

@@ -31,7 +31,7 @@ def alive(process: psutil.Process) -> bool:
 
 def leave(why: str) -> None:
     """End this process now, without clean-up that could wait for a dead peer."""
-    print(f"error: {why}; this rank leaves, continue with --resume auto", file=sys.stderr)
+    print(f"stopped: {why}; this rank leaves, go on with --resume auto", file=sys.stderr)
     sys.stderr.flush()
     os._exit(1)
 

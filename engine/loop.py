@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from engine import flops
-from engine.assemble import TRAIN, VAL, Assembly, Kind, kind_of
+from engine.assemble import TRAIN, VAL, Assembly, Kind, kind_of, model_dir
 from engine.checkpoints import Checkpoints, Progress
 from engine.features import Views, open_stores
 from engine.feed import Feed, Micro, StepBatch, step_seed
 from engine.files import write_atomically
+from engine.guard import require_space
 from engine.images import ImageStream, open_images
 from engine.metrics import Metrics, progress_bar, window_line
 from engine.optim import learning_rate, parameter_groups
@@ -59,13 +60,20 @@ class PhaseRun:
         self.parts: dict[str, Any] = self.model.parts()
         load_earlier(self.model, self.parts, assembly, phase, run_dir)
         self._freeze()
-        dtype = resolve_precision(self.config.zero, world.device)
-        self.model.to(world.device, dtype)
         self.tower = self.parts["vision"]
+        dtype = self._precision()
+        self.frozen_states = self._frozen_states() if dtype != torch.float32 else {}
+        self.model.to(world.device, dtype)
         self.plan = assembly.plan(phase, self.tower)
         stores = self._features()
         self.maker = self._maker(TRAIN, self.plan, stores)
         self.val_maker = None
+        wants_val = phase.keep == "best" or phase.patience or phase.optim.schedule == "plateau"
+        if wants_val and VAL not in assembly.splits:
+            raise ValueError(
+                f"phases.{phase.name}: keep=best, patience and schedule=plateau need a validation "
+                f"loss, but {assembly.corpus.path} has no split '{VAL}'"
+            )
         if VAL in assembly.splits and len(assembly.corpus.pairs(VAL).id) >= 2:
             self.val_maker = self._maker(VAL, assembly.plan(phase, self.tower, VAL), stores)
         self._peak = flops.peak_flops(world.device) if dtype == torch.bfloat16 else None
@@ -85,6 +93,23 @@ class PhaseRun:
             part.requires_grad_(trained)
             if name == "vision" and not trained:
                 part.freeze()
+
+    def _precision(self) -> torch.dtype:
+        """Dtype of the weights in this phase."""
+        dtype = resolve_precision(self.config.zero, self.world.device)
+        moving = "vision" in self.phase.train or not self.config.model.vision.batchnorm_eval
+        if dtype != torch.float32 and moving and self.tower.uses_batchnorm:
+            # A running mean in bf16 stands still: a tenth of a small change is rounded away.
+            log.info("%s: fp32, since BatchNorm's running statistics move", self.phase.name)
+            return torch.float32
+        return dtype
+
+    def _frozen_states(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The fp32 weights of parts that only compute in bf16; exports hand these on."""
+        return {
+            name: {key: value.clone() for key, value in part.state_dict().items()}
+            for name, part in self.parts.items() if name not in self.phase.train
+        }
 
     def _reads_pictures(self) -> bool:
         return self.phase.objective != "language"
@@ -229,7 +254,8 @@ class PhaseRun:
             progress.best, progress.best_step, progress.bad = loss, progress.step, 0
         else:
             progress.bad += 1
-            patience = self.phase.optim.plateau_patience
+            # As torch's ReduceLROnPlateau: so many are tolerated, the next one lowers the rate.
+            patience = self.phase.optim.plateau_patience + 1
             if self.phase.optim.schedule == "plateau" and progress.bad % patience == 0:
                 progress.falls += 1
         if metrics is not None:
@@ -267,8 +293,6 @@ class PhaseRun:
 
     def finish(self, progress: Progress) -> None:
         """Export the phase's model and mark the phase as done."""
-        from engine.assemble import model_dir
-
         if self.phase.keep == "best" and progress.best_step not in (None, progress.step):
             best = self.checkpoints.path(int(progress.best_step or 0))
             self.zero.load(best)
@@ -276,6 +300,9 @@ class PhaseRun:
             progress.validation[self.phase.name] = progress.best
             log.info("%s: keeping step %s (validation loss %.4f)", self.phase.name,
                      progress.best_step, progress.best)
+        size = 4 * sum(flops.count_parameters(part) for part in self.parts.values())
+        reserve = self.config.checkpoints.reserve_bytes
+        require_space(self.run_dir, size + reserve, f"the model of phase {self.phase.name}")
         export_phase(self, model_dir(self.run_dir, self.kind), progress)
         if self.world.main:
             done = self.run_dir / "phases" / f"{self.phase.name}.json"

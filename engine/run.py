@@ -62,8 +62,11 @@ def run(config: RunConfig, *, only: str | None, resume: bool) -> int:
         except (ValueError, OSError) as error:
             # A peer may be waiting in a collective that this rank will never join.
             if world.size > 1:
-                print(f"error: {error}", file=sys.stderr)
-                sys.stderr.flush()
+                watch.close()
+                # The same error on every rank is told once, by the main one.
+                if world.main or watch.main_is_alive(after_s=1.5):
+                    print(f"error: {error}", file=sys.stderr)
+                    sys.stderr.flush()
                 os._exit(2)
             raise
         finally:

@@ -15,6 +15,7 @@ from engine.assemble import Assembly, kind_of, model_dir
 from engine.checkpoints import Progress
 from engine.export import export_model
 from engine.phases import PARTS, PhaseConfig
+from engine.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from engine.loop import PhaseRun
@@ -77,6 +78,8 @@ def load_earlier(model: nn.Module, parts: dict[str, nn.Module], assembly: Assemb
             load_part(part, read_part(directory, prefix), str(directory))
             log.info("%s: %s from %s", phase.name, name, directory)
         elif config.init_from and (tensors := read_part(Path(config.init_from), prefix)):
+            if name in ("decoder", "words"):
+                _same_words(assembly, Path(config.init_from))
             load_part(part, tensors, config.init_from)
             log.info("%s: %s from %s", phase.name, name, config.init_from)
         elif name not in phase.train and not (name == "vision" and config.model.vision.weights):
@@ -84,9 +87,21 @@ def load_earlier(model: nn.Module, parts: dict[str, nn.Module], assembly: Assemb
                         name)
 
 
+def _same_words(assembly: Assembly, directory: Path) -> None:
+    """Embeddings mean nothing under another vocabulary, even one of the same size."""
+    if Tokenizer.load(directory).digest != assembly.tokenizer.digest:
+        raise ValueError(
+            f"{directory}: was trained with another tokeniser than this run's corpus and "
+            "tokenizer settings give; its words cannot be taken over"
+        )
+
+
 def export_phase(run: PhaseRun, directory: Path, progress: Progress) -> None:
     """Export the model as it stands in ``run`` (collective; the main rank writes)."""
-    states = {name: run.zero.state(part) for name, part in run.parts.items()}
+    states = {
+        name: run.frozen_states[name] if name in run.frozen_states else run.zero.state(part)
+        for name, part in run.parts.items()
+    }
     if run.world.main:
         model: Any = run.assembly.build(run.kind)
         for name, part in model.parts().items():

@@ -151,6 +151,11 @@ class VisionTower(nn.Module):
         super().train(mode and not (self.frozen and self.config.batchnorm_eval))
         return self
 
+    @property
+    def uses_batchnorm(self) -> bool:
+        """Whether the tower has running statistics."""
+        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.modules())
+
 
 def _build_body(config: VisionConfig, image_size: int) -> nn.Module:
     if config.name == "resnet":

@@ -77,7 +77,7 @@ def test_killed_runs_resume_bit_for_bit(reference, corpus, tmp_path):
         process = start(config, "--resume", "auto", ranks=ranks, log=tmp_path / "log")
         began = time.monotonic()
         # Past the imports; every other kill waits for a save and hits inside it.
-        time.sleep(draw.uniform(0.45, 0.8) * seconds)
+        time.sleep(draw.uniform(0.3, 0.95) * seconds)
         if moment % 2 == 0:
             wait_for_save(run_dir, began + seconds)
         processes = family(process.pid) if process.poll() is None else []

@@ -127,3 +127,16 @@ def test_accumulation_gives_the_losses_of_one_big_row(corpus, one_rank, tmp_path
     assert expected.keys() == found.keys()
     for step, loss in expected.items():
         assert found[step] == pytest.approx(loss, rel=2e-4), step
+
+
+@pytest.mark.slow
+def test_bf16_hands_frozen_weights_on_unrounded(corpus, tmp_path):
+    tree = tiny_config(tmp_path / "run", corpus, zero={"precision": "bf16", "stage": 1})
+    done = launch(write_config(tmp_path / "run.yaml", tree))
+    assert "vision: fp32, since BatchNorm" in done.stdout
+    a, b = (load_file(tmp_path / "run" / kind / "model" / "model.safetensors")
+            for kind in ("contrastive", "generative"))
+    assert all(torch.equal(a[k], b[k]) for k in a if k.startswith("vision."))
+    # Masters, not the bf16 weights that computed.
+    trained = next(v for k, v in b.items() if k.startswith("decoder.") and v.ndim == 2)
+    assert not torch.equal(trained, trained.bfloat16().float())

@@ -147,7 +147,9 @@ def alive(pid: int) -> bool:
 def test_killed_while_drawing_leaves_nothing(tmp_path: Path, kill: signal.Signals) -> None:
     command = [sys.executable, "-m", "dataprep", "picturebook", "--out", str(tmp_path / "book")]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[2]
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[2],
+        # A job that a shell put into the background ignores Ctrl-C, and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
     os.set_blocking(process.stderr.fileno(), False)

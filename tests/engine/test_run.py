@@ -51,7 +51,8 @@ def test_all_phases_run_and_export_models_that_know_the_training_set(one_rank, c
     losses = [json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()]
     for phase in PHASES:
         curve = [x["loss"] for x in losses if x["phase"] == phase and "loss" in x]
-        assert np.mean(curve[-3:]) < np.mean(curve[:3]), phase
+        if phase != "vision":  # Its rate is too low here to learn in six steps (see below).
+            assert np.mean(curve[-3:]) < np.mean(curve[:3]), phase
         assert any("validation_loss" in x for x in losses if x["phase"] == phase), phase
     card = (run_dir / "generative" / "model" / "README.md").read_text()
     assert "shapes" in card and "joint" in card and "CC0-1.0" in card
@@ -134,6 +135,8 @@ def test_bf16_hands_frozen_weights_on_unrounded(corpus, tmp_path):
     tree = tiny_config(tmp_path / "run", corpus, zero={"precision": "bf16", "stage": 1})
     done = launch(write_config(tmp_path / "run.yaml", tree))
     assert "vision: fp32, since BatchNorm" in done.stdout
+    curve = list(metrics(tmp_path / "run").values())[:3]
+    assert curve[2] < curve[0], "the vision phase learns at its usual rate"
     a, b = (load_file(tmp_path / "run" / kind / "model" / "model.safetensors")
             for kind in ("contrastive", "generative"))
     assert all(torch.equal(a[k], b[k]) for k in a if k.startswith("vision."))

@@ -177,6 +177,11 @@ def report(results: dict[str, Any]) -> str:
         lines += ["", "loader: random resized crop to 224 from 256-px JPEG, normalised to float32"]
         for row in results["loader"]:
             lines.append("  " + "  ".join(f"{k} {_value(v)}" for k, v in row.items()))
+        for workers in dict.fromkeys(row["workers"] for row in results["loader"]):
+            ours, peer = (r for r in results["loader"] if r["workers"] == workers)
+            wall, cpu = (ours[k] / peer[k] for k in ("images_per_s", "images_per_cpu_s"))
+            lines.append(f"  workers {workers}: FFCV is {wall:.2f}x as fast, {cpu:.2f}x per "
+                         "CPU-second")
     if "packing" in results:
         lines += ["", "real tokens among all that are computed (49 + about 11 tokens a document)"]
         lines += [f"  {share:7.2%}  {name}" for name, share in results["packing"].items()]

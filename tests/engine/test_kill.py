@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -32,11 +33,10 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one rank", "two ranks"])
 def reference(request, corpus, tmp_path_factory):
-    """An uninterrupted run, its length in seconds, and its number of ranks."""
+    """An uninterrupted run and its number of ranks."""
     root = tmp_path_factory.mktemp("reference")
-    began = time.monotonic()
     launch(write_config(root / "run.yaml", longer(root / "run", corpus)), ranks=request.param)
-    return root / "run", time.monotonic() - began, request.param
+    return root / "run", request.param
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -58,6 +58,11 @@ def is_rank(process: psutil.Process) -> bool:
     return not any("deepspeed" in word for word in process.cmdline())
 
 
+def newest_step(run_dir: Path) -> int:
+    steps = [int(p.name[5:]) for p in (run_dir / "checkpoints").glob("step-*")]
+    return max(steps, default=0)
+
+
 def wait_for_save(run_dir, deadline):
     """Return when a checkpoint is being written."""
     while time.monotonic() < deadline:
@@ -68,18 +73,22 @@ def wait_for_save(run_dir, deadline):
 
 @pytest.mark.slow
 def test_killed_runs_resume_bit_for_bit(reference, corpus, tmp_path):
-    done_dir, seconds, ranks = reference
+    done_dir, ranks = reference
     draw = random.Random(ranks)
     config = write_config(tmp_path / "run.yaml", longer(tmp_path / "run", corpus))
     run_dir = tmp_path / "run"
+    total = max(metrics(done_dir))
     kills = 0
     for moment in range(MOMENTS):
         process = start(config, "--resume", "auto", ranks=ranks, log=tmp_path / "log")
-        began = time.monotonic()
-        # Past the imports; every other kill waits for a save and hits inside it.
-        time.sleep(draw.uniform(0.3, 0.95) * seconds)
+        # Somewhere in the moment's share of the run; every other kill hits inside a save.
+        target = int(total * (moment + draw.uniform(0.1, 0.8)) / MOMENTS)
+        while newest_step(run_dir) < target and process.poll() is None:
+            time.sleep(0.005)
         if moment % 2 == 0:
-            wait_for_save(run_dir, began + seconds)
+            wait_for_save(run_dir, time.monotonic() + 5)
+        else:
+            time.sleep(draw.uniform(0, 0.2))
         processes = family(process.pid) if process.poll() is None else []
         if not processes:
             break
@@ -94,7 +103,7 @@ def test_killed_runs_resume_bit_for_bit(reference, corpus, tmp_path):
         while alive(processes[1:]) or process.poll() is None:
             assert time.monotonic() - killed < 10, [p.cmdline() for p in alive(processes)]
             time.sleep(0.05)
-    assert kills >= 1
+    assert kills >= MOMENTS - 1
     launch(config, "--resume", "auto", ranks=ranks)
     assert weights(run_dir) == weights(done_dir)
     assert metrics(run_dir) == metrics(done_dir)
@@ -105,7 +114,7 @@ def test_killed_runs_resume_bit_for_bit(reference, corpus, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["runner", "rank"])
 def test_sigterm_saves_ends_and_leaves_no_orphan(reference, corpus, tmp_path, target):
-    done_dir, _, ranks = reference
+    done_dir, ranks = reference
     config = write_config(tmp_path / "run.yaml", longer(tmp_path / "run", corpus))
     process = start(config, ranks=ranks, log=tmp_path / "log")
     deadline = time.monotonic() + 120

@@ -58,7 +58,7 @@ class PhaseRun:
 
         self.model: Any = assembly.build(self.kind)
         self.parts: dict[str, Any] = self.model.parts()
-        load_earlier(self.model, self.parts, assembly, phase, run_dir)
+        load_earlier(self.parts, assembly, phase, run_dir)
         self._freeze()
         self.tower = self.parts["vision"]
         dtype = self._precision()

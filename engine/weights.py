@@ -13,7 +13,7 @@ from torch import nn
 
 from engine.assemble import Assembly, kind_of, model_dir
 from engine.checkpoints import Progress
-from engine.export import export_model
+from engine.export import WEIGHTS, export_model
 from engine.phases import PARTS, PhaseConfig
 from engine.tokens import Tokenizer
 
@@ -23,16 +23,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("babyvlm")
 
 
-def prefix_of(model: nn.Module, part: nn.Module) -> str:
-    """Name under which ``part`` hangs in ``model``, with a trailing dot."""
-    return next(name for name, module in model.named_modules() if module is part) + "."
+def read_part(directory: Path, part: str) -> dict[str, torch.Tensor]:
+    """The tensors of one part of an exported model; empty when it has no such part.
 
-
-def read_part(directory: Path, prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors of one part of an exported model; empty when it has no such part."""
-    file = directory / "model.safetensors"
+    Models hold their parts under the names that phases use: ``vision.body...``.
+    """
+    file, prefix = directory / WEIGHTS, f"{part}."
     if not file.is_file():
-        raise ValueError(f"{directory}: no exported model (model.safetensors is missing)")
+        raise ValueError(f"{directory}: no exported model ({WEIGHTS} is missing)")
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in load_file(file).items() if name.startswith(prefix)
@@ -53,8 +51,8 @@ def load_part(part: nn.Module, tensors: dict[str, torch.Tensor], where: str) -> 
     part.load_state_dict({name: tensors[name] for name in own})
 
 
-def load_earlier(model: nn.Module, parts: dict[str, nn.Module], assembly: Assembly,
-                 phase: PhaseConfig, run_dir: Path) -> None:
+def load_earlier(parts: dict[str, nn.Module], assembly: Assembly, phase: PhaseConfig,
+                 run_dir: Path) -> None:
     """Fill ``parts`` with what the phases before ``phase`` (or ``init_from``) trained.
 
     A part that an earlier phase of the configuration trains must be there; one that nothing
@@ -66,7 +64,6 @@ def load_earlier(model: nn.Module, parts: dict[str, nn.Module], assembly: Assemb
     needed = parts if phase.objective != "language" else {"decoder": parts["decoder"]}
     for name, part in needed.items():
         trainers = [p for p in before if name in p.train and name in PARTS[p.objective]]
-        prefix = prefix_of(model, part)
         if trainers:
             last = trainers[-1]
             directory = model_dir(run_dir, kind_of(last))
@@ -75,9 +72,9 @@ def load_earlier(model: nn.Module, parts: dict[str, nn.Module], assembly: Assemb
                     f"phase {phase.name}: its part '{name}' comes from phase '{last.name}', which "
                     f"{run_dir} has not completed; run that phase first"
                 )
-            load_part(part, read_part(directory, prefix), str(directory))
+            load_part(part, read_part(directory, name), str(directory))
             log.info("%s: %s from %s", phase.name, name, directory)
-        elif config.init_from and (tensors := read_part(Path(config.init_from), prefix)):
+        elif config.init_from and (tensors := read_part(Path(config.init_from), name)):
             if name in ("decoder", "words"):
                 _same_words(assembly, Path(config.init_from))
             load_part(part, tensors, config.init_from)

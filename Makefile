@@ -14,7 +14,7 @@ RUN := runs/quickstart
 PICTURE = $(CORPUS)/benchmarks/$$(sed -n '2s/,.*//p' $(CORPUS)/benchmarks/test-view/caption.csv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-kill lint bench clean-runs
+.PHONY: help setup quickstart test test-gpu test-kill lint bench bench-gpu clean-runs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -33,6 +33,9 @@ quickstart: setup ## build the picture book, train on it, evaluate, caption a he
 test: setup ## all tests, with the coverage of engine and dataprep
 	@$(PYTHON_RUN) -m pytest -q --cov=engine --cov=dataprep --cov-report=term
 
+test-gpu: ## the kernel tests at full size, on a machine with an NVIDIA GPU
+	@$(or $(wildcard $(PYTHON_RUN)),python3) -m pytest -q tests/kernels
+
 test-kill: setup ## kill runs at ten random moments, one rank and two, and compare the weights
 	@KILL_MOMENTS=10 $(PYTHON_RUN) -m pytest -q tests/engine/test_kill.py -k bit_for_bit
 
@@ -43,6 +46,9 @@ lint: setup ## ruff and pyright
 bench: setup ## loaders, packed rows, feature store, packing routine
 	@$(PYTHON_RUN) -m engine.packing --bench
 	@$(PYTHON_RUN) -m engine.bench
+
+bench-gpu: ## every kernel against its peers, on a machine with an NVIDIA GPU (OUT=dir WHEELS=dir)
+	@bash kernels/bench/gpu.sh $(or $(OUT),runs/bench) $(WHEELS)
 
 clean-runs: ## delete runs/: every trained model and its logs
 	rm -rf runs

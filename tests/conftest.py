@@ -21,6 +21,8 @@ import pytest
 import torch
 
 HAS_GPU = torch.cuda.is_available()
+if not HAS_GPU:  # Triton decides when it is first imported, too.
+    os.environ["TRITON_INTERPRET"] = "1"
 if not HAS_GPU:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

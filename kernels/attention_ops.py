@@ -16,11 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import dispatch
 from .intervals import Intervals
 
 __all__ = ["attention_triton", "refuse_triton"]
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @torch.library.custom_op("babyvlm::attention_forward", mutates_args=())
@@ -139,11 +142,12 @@ class _Eager(torch.autograd.Function):
         return output
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dout: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         from .attention_triton import launch
 
-        return _grads(ctx, dout, launch.backward)
+        # With gradients of gradients in sight: the registered operator, which refuses them aloud.
+        double = torch.is_grad_enabled()
+        return _grads(ctx, dout, attention_backward if double else launch.backward)
 
 
 def attention_triton(
@@ -182,12 +186,17 @@ def attention_triton(
 
 def refuse_triton(q: Tensor, *_: Any, **__: Any) -> str | None:
     """Say why the kernels cannot serve ``q``, or None."""
-    if importlib.util.find_spec("triton") is None:
+    if not _HAS_TRITON:
         return "triton is not installed"
-    if q.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+    if q.device.type != "cuda" and not _INTERPRETED:
         return "needs a CUDA device (or TRITON_INTERPRET=1, to test)"
     if q.dtype not in _DTYPES:
         return f"float32, float16 or bfloat16 expected, got {q.dtype}"
     if q.shape[-1] > 128:
         return f"head dimension at most 128 expected, got {q.shape[-1]}"
     return None
+
+
+dispatch.register(
+    "attention", "triton", attention_triton, refuses=refuse_triton, devices=("cuda",), first=True
+)

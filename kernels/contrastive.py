@@ -111,4 +111,4 @@ def _reference(
 
 
 dispatch.register("contrastive_loss", "gathered", contrastive_loss_gathered)
-dispatch.register("contrastive_loss", "reference", _reference)
+dispatch.register("contrastive_loss", "reference", _reference, opt_in=True)

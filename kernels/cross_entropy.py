@@ -212,5 +212,6 @@ dispatch.register(
     "linear_cross_entropy",
     "reference",
     partial(linear_cross_entropy_reference, ignore_index=None, reduction="none"),
+    opt_in=True,
 )
 dispatch.register("linear_logprobs", "chunked", linear_logprobs_chunked)

@@ -1,7 +1,8 @@
 """Which implementation of an op runs: chosen here and nowhere else, and said once in the log.
 
 Implementations register under the op's name, the preferred one first. `choose` takes the one that
-`set_backend` named, else the first that supports the tensor. In strict mode an op whose preferred
+`set_backend` named, else the first that serves the call among those meant for the first tensor's
+device; those that are opt-in run only when named. In strict mode an op whose preferred
 implementation refuses is an error instead of the next one.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __all__ = ["choose", "describe", "register", "set_backend", "set_strict"]
@@ -23,7 +25,13 @@ log = logging.getLogger("babyvlm")
 class _Implementation:
     name: str
     run: Callable[..., Any]
-    refuses: Callable[[Tensor], str | None]
+    refuses: Callable[..., str | None]
+    devices: tuple[str, ...] | None
+    opt_in: bool
+
+    def is_candidate(self, device: torch.device) -> bool:
+        """Whether it is in the running on ``device`` when nobody named it."""
+        return not self.opt_in and (self.devices is None or device.type in self.devices)
 
 
 _registry: dict[str, list[_Implementation]] = {}
@@ -37,7 +45,9 @@ def register(
     name: str,
     run: Callable[..., Any],
     *,
-    refuses: Callable[[Tensor], str | None] = lambda _: None,
+    refuses: Callable[..., str | None] = lambda *_, **__: None,
+    devices: tuple[str, ...] | None = None,
+    opt_in: bool = False,
     first: bool = False,
 ) -> None:
     """Add an implementation of ``op``.
@@ -46,17 +56,21 @@ def register(
         op: the op's public name.
         name: the implementation's name, unique for the op.
         run: the function.
-        refuses: given the op's first tensor, returns why this implementation cannot serve it, or
-            None when it can.
+        refuses: given what `choose` is given, returns why this implementation cannot serve the
+            call, or None when it can.
+        devices: device types on which it is in the running (None: all). Elsewhere it runs only
+            when `set_backend` names it, and passing it over is no falling back.
+        opt_in: it is in the running nowhere, and runs only when named.
         first: put it before those that are there.
     """
     entries = _registry.setdefault(op, [])
     assert all(entry.name != name for entry in entries), f"{op}/{name} registered twice"
-    entries.insert(0 if first else len(entries), _Implementation(name, run, refuses))
+    entry = _Implementation(name, run, refuses, devices, opt_in)
+    entries.insert(0 if first else len(entries), entry)
 
 
 def set_backend(op: str, name: str | None) -> None:
-    """Make ``op`` always run ``name`` (None: choose again by device and dtype).
+    """Make ``op`` always run ``name``, opt-in or not (None: choose again by the call).
 
     Raises:
         ValueError: no such op or implementation.
@@ -78,34 +92,60 @@ def set_strict(strict: bool) -> None:
     _strict = strict
 
 
-def choose(op: str, tensor: Tensor) -> Callable[..., Any]:
-    """Return the implementation of ``op`` for ``tensor``'s device, dtype and shape."""
-    reasons: list[str] = []
-    entries = _registry[op]
+def choose(op: str, tensor: Tensor, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+    """Return the implementation of ``op`` for a call.
+
+    Args:
+        op: the op's public name.
+        tensor: the call's first argument, whose device and dtype are said in the log.
+        args: the other ones, as far as an implementation may refuse them.
+        kwargs: likewise.
+
+    Raises:
+        RuntimeError: none serves the call (in strict mode: the preferred one does not), with every
+            reason.
+    """
     forced = _forced.get(op)
-    if forced is not None:
-        entries = [entry for entry in entries if entry.name == forced]
+    if forced is None:
+        entries = [entry for entry in _registry[op] if entry.is_candidate(tensor.device)]
+    else:
+        entries = [entry for entry in _registry[op] if entry.name == forced]
+    reasons: list[str] = []
     for entry in entries:
-        why = entry.refuses(tensor)
+        why = entry.refuses(tensor, *args, **kwargs)
         if why is None:
             _say(op, entry.name, tensor, reasons)
             return entry.run
         reasons.append(f"{entry.name}: {why}")
-        if _strict or forced is not None:
+        if _strict:
             break
-    raise RuntimeError(f"{op} on {tensor.device.type} {tensor.dtype}: {'; '.join(reasons)}")
+    raise RuntimeError(f"{op} on {_where(tensor)}: {'; '.join(reasons) or 'no implementation'}")
 
 
 def describe() -> dict[str, list[str]]:
-    """Return the implementations of every op in order of preference; a forced one comes alone."""
+    """Return the implementations of every op in order of preference.
+
+    Those that run only when named follow, marked; one that was named comes alone.
+    """
+
+    def names(entries: list[_Implementation]) -> list[str]:
+        ordered = sorted(entries, key=lambda entry: entry.opt_in)
+        return [f"{entry.name} (on request)" if entry.opt_in else entry.name for entry in ordered]
+
     return {
-        op: [_forced[op]] if op in _forced else [entry.name for entry in entries]
+        op: [_forced[op]] if op in _forced else names(entries)
         for op, entries in sorted(_registry.items())
     }
 
 
+def _where(tensor: Tensor) -> str:
+    return f"{tensor.device.type} {str(tensor.dtype).removeprefix('torch.')}"
+
+
 def _say(op: str, name: str, tensor: Tensor, reasons: list[str]) -> None:
-    where = f"{tensor.device.type} {str(tensor.dtype).removeprefix('torch.')}"
+    if torch.compiler.is_compiling():  # Eager code logs; traced code must not.
+        return
+    where = _where(tensor)
     if (op, name, where) in _logged:
         return
     _logged.add((op, name, where))

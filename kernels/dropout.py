@@ -9,9 +9,9 @@ the mixer is "lowbias32" (C. Wellons, hash prospector, 2018) and C = 2³² / gol
     r1 = mix(mix(s0 + i) ^ (s1 + h * C))        r2 = mix(r1 + s1)
     keep(j) = last_half_of_mix((first_half_of_mix(r1 ^ (j * C))) + r2) >= round(p * 2³²)
 
-``i`` and ``j`` are rows of the packed row, ``h`` is a query head. Torch has few unsigned operations,
-so words are int32: products and sums wrap alike, shifts right are masked, the last comparison is
-made after flipping the sign bit.
+``i`` and ``j`` are rows of the packed row, ``h`` is a query head. Torch has few operations on
+unsigned words, so words are int32: products and sums wrap alike, shifts right are masked, the last
+comparison is made after flipping the sign bit.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .dropout import keep, row_keys, seed_tensor
 from .intervals import Intervals
 
 __all__ = [
@@ -29,10 +30,14 @@ def attention_reference(
     scale: float | None = None,
     softcap: float | None = None,
     dropout: float = 0.0,
-    seed: int | None = None,
+    seed: int | Tensor | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Dense O(T²) attention: ``[T, H, D]`` (and float32 ``[T, H]``), all scores in one matrix."""
+    """Dense O(T²) attention: ``[T, H, D]`` (and float32 ``[T, H]``), all scores in one matrix.
+
+    With ``dropout``, ``seed`` (an int of 64 bits or an int64 tensor of one element) picks the mask
+    of `kernels.dropout`; None draws one from torch's global generator.
+    """
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
@@ -42,11 +47,9 @@ def attention_reference(
     scores = scores.masked_fill(~intervals.dense_mask(), float("-inf"))
     weights = torch.softmax(scores, dim=-1)
     if dropout > 0.0:
-        generator = None
-        if seed is not None:
-            generator = torch.Generator(device=q.device).manual_seed(seed)
-        draw = torch.rand(weights.shape, generator=generator, device=q.device)
-        weights = weights * (draw >= dropout) / (1.0 - dropout)
+        rows = torch.arange(q.shape[0], device=q.device)
+        kept = keep(row_keys(seed_tensor(seed, q.device), rows, q.shape[1]), rows, dropout)
+        weights = weights * kept.permute(1, 0, 2) / (1.0 - dropout)  # kept: [i, h, j]
     out = torch.einsum("hij,jhd->ihd", weights, v)
     if not return_lse:
         return out

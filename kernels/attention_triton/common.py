@@ -19,6 +19,12 @@ GOLDEN = tl.constexpr(0x9E3779B1)
 
 
 @triton.jit
+def elements(stride):
+    """A stride in elements, int64, from one in eights: the compiler sees whole 16-byte words."""
+    return tl.full([], 8, tl.int64) * stride
+
+
+@triton.jit
 def dot(a, b, PRECISION: tl.constexpr):
     """``a @ b`` in fp32; the operands keep their dtype except in the interpreter."""
     if INTERPRETED:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .common import LN2, LOG2E, dot, dot_add, kept, row_keys, tanh
+from .common import LN2, LOG2E, dot, dot_add, elements, kept, row_keys, tanh
 
 
 @triton.jit
@@ -112,6 +112,12 @@ def doc_fwd_kernel(
     PRECISION: tl.constexpr,
 ):
     """Grid (G * H,), heads of a group together. ``out`` [T, H, D] contiguous, ``lse`` [H, T]."""
+    stride_qt = elements(stride_qt)
+    stride_qh = elements(stride_qh)
+    stride_kt = elements(stride_kt)
+    stride_kh = elements(stride_kh)
+    stride_vt = elements(stride_vt)
+    stride_vh = elements(stride_vh)
     head = tl.program_id(0) % HEADS
     group = tl.program_id(0) // HEADS
     begin = tl.load(groups + group * 2)
@@ -213,6 +219,12 @@ def doc_bwd_kernel(
     PRECISION: tl.constexpr,
 ):
     """Grid (G * K,). ``out``, ``dout``, ``dq`` [T, H, D], ``dk``, ``dv`` [T, K, D]."""
+    stride_qt = elements(stride_qt)
+    stride_qh = elements(stride_qh)
+    stride_kt = elements(stride_kt)
+    stride_kh = elements(stride_kh)
+    stride_vt = elements(stride_vt)
+    stride_vh = elements(stride_vh)
     kv_head = tl.program_id(0) % (HEADS // GROUP)
     group = tl.program_id(0) // (HEADS // GROUP)
     begin = tl.load(groups + group * 2)

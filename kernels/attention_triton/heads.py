@@ -16,7 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .common import LN2, LOG2E, dot, dot_add, kept, row_keys, tanh
+from .common import LN2, LOG2E, dot, dot_add, elements, kept, row_keys, tanh
 
 
 @triton.jit
@@ -73,6 +73,12 @@ def heads_fwd_kernel(
     PRECISION: tl.constexpr,
 ):
     """Grid (G * ceil(H / HB),). ``out`` [T, H, D] contiguous, ``lse`` [H, T]."""
+    stride_qt = elements(stride_qt)
+    stride_qh = elements(stride_qh)
+    stride_kt = elements(stride_kt)
+    stride_kh = elements(stride_kh)
+    stride_vt = elements(stride_vt)
+    stride_vh = elements(stride_vh)
     SLABS: tl.constexpr = (HEADS + HB - 1) // HB
     group = tl.program_id(0) // SLABS
     base = tl.program_id(0) % SLABS * HB
@@ -188,6 +194,12 @@ def heads_bwd_kernel(
     PRECISION: tl.constexpr,
 ):
     """Grid (G * ceil(K / HB),). ``out``, ``dout``, ``dq`` [T, H, D], ``dk``, ``dv`` [T, K, D]."""
+    stride_qt = elements(stride_qt)
+    stride_qh = elements(stride_qh)
+    stride_kt = elements(stride_kt)
+    stride_kh = elements(stride_kh)
+    stride_vt = elements(stride_vt)
+    stride_vh = elements(stride_vh)
     SLABS: tl.constexpr = (HEADS // GROUP + HB - 1) // HB
     group = tl.program_id(0) // SLABS
     base = tl.program_id(0) % SLABS * HB

@@ -27,9 +27,11 @@ def threshold(p: float) -> int:
     return bits - 2**32 if bits >= 2**31 else bits
 
 
-def rows_of(x: Tensor) -> Tensor:
-    """``x`` itself if its last dimension is contiguous, else a copy; other strides may be any."""
-    return x if x.stride(-1) == 1 else x.contiguous()
+def aligned(x: Tensor) -> Tensor:
+    """``x`` ``[T, heads, D]`` itself if every head's row is whole 16-byte words, else a copy."""
+    if x.stride(2) == 1 and not (x.stride(0) % 8 or x.stride(1) % 8 or x.data_ptr() % 16):
+        return x
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _launch(kernel: Any, grid: int, row: Config, *arguments: object, **constants: object) -> None:
@@ -60,8 +62,8 @@ def forward(
     lse = torch.empty((heads, total), dtype=torch.float32, device=q.device)
     if out.numel() == 0:
         return out, lse
-    q, k, v = rows_of(q), rows_of(k), rows_of(v)
-    strides = (*q.stride()[:2], *k.stride()[:2], *v.stride()[:2])
+    q, k, v = aligned(q), aligned(k), aligned(v)
+    strides = [stride // 8 for x in (q, k, v) for stride in x.stride()[:2]]
     scalars = (total, scale * LOG2E, softcap, threshold(dropout), 1.0 / (1.0 - dropout))
     options = {
         "HEADS": heads,
@@ -125,8 +127,8 @@ def backward(
     dv = torch.empty_like(dk)
     if dq.numel() == 0:
         return dq, dk, dv
-    q, k, v, dout = rows_of(q), rows_of(k), rows_of(v), dout.contiguous()
-    strides = (*q.stride()[:2], *k.stride()[:2], *v.stride()[:2])
+    q, k, v, dout = aligned(q), aligned(k), aligned(v), dout.contiguous()
+    strides = [stride // 8 for x in (q, k, v) for stride in x.stride()[:2]]
     scalars = (total, scale, softcap, threshold(dropout), 1.0 / (1.0 - dropout))
     options = {
         "HEADS": heads,
@@ -142,13 +144,14 @@ def backward(
     if groups is None:
         options |= {"D_PAD": padded_dim(dim), "HAS_SECOND": start2 is not None}
         delta = torch.empty_like(lse)
-        c = config("tiled_dq", dim, q.dtype)
+        heavy = softcap > 0.0 or start2 is not None
+        c = config("tiled_dq", dim, q.dtype, heavy=heavy)
         _launch(
             tiled_dq_kernel, -(-total // c.block_q) * heads, c,
             q, k, v, out, dout, lse, delta, dq, start, stop, start2, stop2, seed, *strides,
             *scalars, BLOCK_Q=c.block_q, BLOCK_K=c.block_k, **options,
         )  # fmt: skip
-        c = config("tiled_dkv", dim, q.dtype)
+        c = config("tiled_dkv", dim, q.dtype, heavy=heavy)
         _launch(
             tiled_dkv_kernel, -(-total // c.block_k) * kv_heads, c,
             q, k, v, dout, lse, delta, dk, dv, q_start, q_stop, q_start2, q_stop2, start2, stop2,

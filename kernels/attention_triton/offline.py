@@ -6,20 +6,23 @@ a GPU would see.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..offline.cases import CompileCase, case_of, record
 from . import launch
+from .alternatives import Key
 from .table import Config, frozen, is_many_heads
 
 __all__ = ["Variant", "offline_cases", "row_cases", "variants_of"]
 
 ROWS = 1024
 HEADS = 12
+HEAVY = 1
+"""The tile of rows that serve the tiled path's soft cap and second interval."""
 # Head dimensions that a padded dimension also serves.
 _ODD_DIMS = {16: (8,), 32: (24,), 64: (40,), 128: (72, 80)}
 
@@ -54,33 +57,43 @@ class Variant:
         return " ".join(parts)
 
 
-def variants_of(key: tuple[str, int, int, int]) -> Iterator[Variant]:
-    """Yield the variants in which a row of the frozen table can run."""
-    kernel, dim, itemsize, _ = key
+def variants_of(key: Key, config: Config) -> Iterator[Variant]:
+    """Yield the variants in which a row of the frozen table can run.
+
+    A row of tile 1 (`table`) serves the soft cap and the second interval alone; where there is
+    none, that of tile 0 serves all.
+    """
+    kernel, dim, itemsize, tile = key
     dtype = torch.float32 if itemsize == 4 else torch.bfloat16
     tiled = kernel.startswith("tiled")
-    yield Variant(dtype, quick=True)
-    yield Variant(dtype, dropout=True)
-    yield Variant(dtype, softcap=True)
-    yield Variant(dtype, dropout=True, softcap=True, group=2, quick=not tiled)
-    yield Variant(dtype, aligned=False)
+    heavy = tile == HEAVY
+    both = not heavy and (not tiled or (*key[:3], HEAVY) not in frozen())
+    plain = Variant(dtype, softcap=heavy)
+    softcap = config.softcap and (heavy or both)
+    yield replace(plain, quick=True)
+    yield replace(plain, dropout=True)
+    yield replace(plain, aligned=False)
+    if both and softcap:
+        yield replace(plain, softcap=True)
     if itemsize == 2:
-        yield Variant(torch.float16)
-    if tiled:
+        yield replace(plain, dtype=torch.float16)
+    second = tiled and (heavy or both)
+    if second:
         yield Variant(dtype, second=True)
-        yield Variant(dtype, dropout=True, softcap=True, group=2, second=True, quick=True)
+    yield Variant(dtype, dropout=True, softcap=softcap, group=2, second=second, quick=True)
     if not kernel.startswith("heads"):
         for odd in _ODD_DIMS[dim]:
             if tiled or not is_many_heads(odd):
-                yield Variant(dtype, dim=odd)
+                yield replace(plain, dim=odd)
 
 
 def row_cases(
-    key: tuple[str, int, int, int], config: Config, variants: Iterator[Variant] | None = None
+    key: Key, config: Config, variants: Iterable[Variant] | None = None
 ) -> Iterator[CompileCase]:
     """Yield the cases of a row that the table holds."""
     kernel, dim, _, tile = key
-    for variant in variants_of(key) if variants is None else variants:
+    tile = 0 if tile == HEAVY else tile
+    for variant in variants_of(key, config) if variants is None else variants:
         found = [
             recorded
             for recorded in record(lambda v=variant: _launch(kernel, v.dim or dim, tile, v))
@@ -129,6 +142,8 @@ def _launch(kernel: str, dim: int, tile: int, variant: Variant) -> None:
     out = torch.empty(rows, heads, dim, dtype=variant.dtype)
     lse = torch.empty(heads, rows, dtype=torch.float32)
     transposed = (ends(), ends(), ends(variant.second), ends(variant.second))
+    upstream = torch.empty(out.numel() + 1, dtype=variant.dtype)
+    upstream = upstream[: out.numel()] if variant.aligned else upstream[1:]
     launch.backward(
-        torch.empty_like(out), q, k, v, out, lse, *first, *transposed, groups, seed, *scalars
+        upstream.view_as(out), q, k, v, out, lse, *first, *transposed, groups, seed, *scalars
     )  # fmt: skip

@@ -38,7 +38,7 @@ class Config:
     """Whether soft-capped scores spill nothing either; else the tiled path serves them."""
 
 
-# (kernel, padded D, bytes an element, tile; 0 on the tiled path) -> how it is compiled.
+# (kernel, padded D, bytes an element, tile; 0 or 1 on the tiled path) -> how it is compiled.
 _TABLE: dict[tuple[str, int, int, int], Config] = {
     # Whole documents. At 128 rows and more a query block of 64 keeps scores in registers beside
     # the accumulators; at 256 the forward takes its keys in two spans (255 registers in one) and
@@ -82,28 +82,34 @@ _TABLE: dict[tuple[str, int, int, int], Config] = {
     ("tiled_dkv", 16, 2, 0): Config(64, 64, 4, 2),
     ("tiled_dkv", 32, 2, 0): Config(64, 64, 4, 2),
     ("tiled_dkv", 64, 2, 0): Config(64, 128, 8, 2),
-    ("tiled_dkv", 128, 2, 0): Config(64, 128, 8, 2),
+    ("tiled_dkv", 128, 2, 0): Config(32, 128, 8, 2),
+    # Heavy (tile 1): soft cap or branches, which the rows above hold only by spilling.
+    ("tiled_dq", 128, 2, 1): Config(128, 32, 8, 2),
+    ("tiled_dkv", 16, 2, 1): Config(32, 64, 4, 2),
+    ("tiled_dkv", 32, 2, 1): Config(32, 64, 4, 2),
+    ("tiled_dkv", 64, 2, 1): Config(32, 128, 8, 2),
+    ("tiled_dkv", 128, 2, 1): Config(32, 128, 8, 1),
     # fp32 multiplies exactly, on the ordinary units: TF32's three-fold form loses bits or spills.
     ("doc_fwd", 32, 4, 64): Config(32, 64, 8, expect="fma"),
     ("doc_fwd", 64, 4, 64): Config(32, 64, 8, expect="fma"),
-    ("doc_bwd", 32, 4, 64): Config(16, 64, 8, expect="fma"),
+    ("doc_bwd", 32, 4, 64): Config(16, 64, 4, expect="fma"),
     ("doc_bwd", 64, 4, 64): Config(16, 64, 8, expect="fma"),
     ("heads_fwd", 8, 4, 64): Config(16, 64, 4, heads=4, expect="fma"),
     ("heads_fwd", 16, 4, 64): Config(16, 64, 8, heads=4, expect="fma"),
-    ("heads_bwd", 8, 4, 64): Config(16, 64, 8, heads=4, expect="fma"),
+    ("heads_bwd", 8, 4, 64): Config(16, 64, 4, heads=2, expect="fma"),
     ("heads_bwd", 16, 4, 64): Config(16, 64, 8, heads=4, expect="fma"),
     ("tiled_fwd", 16, 4, 0): Config(32, 32, 4, expect="fma"),
     ("tiled_fwd", 32, 4, 0): Config(32, 32, 4, expect="fma"),
     ("tiled_fwd", 64, 4, 0): Config(32, 32, 4, expect="fma"),
     ("tiled_fwd", 128, 4, 0): Config(16, 16, 4, expect="fma"),
-    ("tiled_dq", 16, 4, 0): Config(16, 32, 4, expect="fma"),
+    ("tiled_dq", 16, 4, 0): Config(32, 32, 4, expect="fma"),
     ("tiled_dq", 32, 4, 0): Config(16, 32, 4, expect="fma"),
     ("tiled_dq", 64, 4, 0): Config(16, 32, 4, expect="fma"),
     ("tiled_dq", 128, 4, 0): Config(16, 16, 8, expect="fma"),
-    ("tiled_dkv", 16, 4, 0): Config(32, 32, 4, expect="fma"),
-    ("tiled_dkv", 32, 4, 0): Config(32, 32, 4, expect="fma"),
-    ("tiled_dkv", 64, 4, 0): Config(32, 32, 4, expect="fma"),
-    ("tiled_dkv", 128, 4, 0): Config(16, 16, 4, expect="fma"),
+    ("tiled_dkv", 16, 4, 0): Config(16, 32, 4, expect="fma"),
+    ("tiled_dkv", 32, 4, 0): Config(16, 32, 4, expect="fma"),
+    ("tiled_dkv", 64, 4, 0): Config(16, 32, 4, expect="fma"),
+    ("tiled_dkv", 128, 4, 0): Config(16, 32, 8, expect="fma"),
 }
 
 
@@ -121,9 +127,12 @@ def _key(kernel: str, dim: int, dtype: torch.dtype, tile: int) -> tuple[str, int
     return kernel, dim if kernel.startswith("heads") else padded_dim(dim), dtype.itemsize, tile
 
 
-def config(kernel: Kernel, dim: int, dtype: torch.dtype, tile: int = 0) -> Config:
-    """Return the frozen row of a kernel."""
-    return _TABLE[_key(kernel, dim, dtype, tile)]
+def config(
+    kernel: Kernel, dim: int, dtype: torch.dtype, tile: int = 0, *, heavy: bool = False
+) -> Config:
+    """Return the frozen row of a kernel; ``heavy``: with a soft cap or branches, on tiled paths."""
+    key = _key(kernel, dim, dtype, tile)
+    return _TABLE.get((*key[:3], 1), _TABLE[key]) if heavy else _TABLE[key]
 
 
 def document_tile(direction: str, dim: int, dtype: torch.dtype, max_len: int, softcap: bool) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .common import LN2, LOG2E, dot, dot_add, kept, row_keys, tanh
+from .common import LN2, LOG2E, dot, dot_add, elements, kept, row_keys, tanh
 
 
 @triton.jit
@@ -137,6 +137,12 @@ def tiled_fwd_kernel(
     PRECISION: tl.constexpr,
 ):
     """Grid (ceil(T / BLOCK_Q) * H,). ``out`` [T, H, D] contiguous, ``lse`` [H, T]."""
+    stride_qt = elements(stride_qt)
+    stride_qh = elements(stride_qh)
+    stride_kt = elements(stride_kt)
+    stride_kh = elements(stride_kh)
+    stride_vt = elements(stride_vt)
+    stride_vh = elements(stride_vh)
     head = tl.program_id(0) % HEADS
     # Last tiles first: under causality they are the longest.
     at = (tl.cdiv(total, BLOCK_Q) - 1 - tl.program_id(0) // HEADS) * BLOCK_Q

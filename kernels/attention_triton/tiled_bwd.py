@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .common import LOG2E, dot, dot_add, kept, row_keys, tanh
+from .common import LOG2E, dot, dot_add, elements, kept, row_keys, tanh
 from .tiled import second_span, whole_tiles
 
 
@@ -115,6 +115,12 @@ def tiled_dq_kernel(
     PRECISION: tl.constexpr,
 ):
     """Grid (ceil(T / BLOCK_Q) * H,). ``out``, ``dout``, ``dq`` [T, H, D]; ``delta`` [H, T]."""
+    stride_qt = elements(stride_qt)
+    stride_qh = elements(stride_qh)
+    stride_kt = elements(stride_kt)
+    stride_kh = elements(stride_kh)
+    stride_vt = elements(stride_vt)
+    stride_vh = elements(stride_vh)
     head = tl.program_id(0) % HEADS
     at = (tl.cdiv(total, BLOCK_Q) - 1 - tl.program_id(0) // HEADS) * BLOCK_Q
     last = tl.minimum(at + BLOCK_Q, total) - 1
@@ -309,6 +315,12 @@ def tiled_dkv_kernel(
     PRECISION: tl.constexpr,
 ):
     """Grid (ceil(T / BLOCK_K) * K,). ``dout`` [T, H, D]; ``dk``, ``dv`` [T, K, D]."""
+    stride_qt = elements(stride_qt)
+    stride_qh = elements(stride_qh)
+    stride_kt = elements(stride_kt)
+    stride_kh = elements(stride_kh)
+    stride_vt = elements(stride_vt)
+    stride_vh = elements(stride_vh)
     kv_head = tl.program_id(0) % (HEADS // GROUP)
     base = tl.program_id(0) // (HEADS // GROUP) * BLOCK_K
     last = tl.minimum(base + BLOCK_K, total) - 1

@@ -11,7 +11,7 @@ import importlib
 
 __all__ = ["load_ops"]
 
-_OPS = ("attention_cases", "attention_peers", "interval_cases")
+_OPS = ("attention_cases", "attention_peers", "sdpa_peers", "interval_cases")
 
 
 def load_ops() -> None:

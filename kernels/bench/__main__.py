@@ -157,7 +157,7 @@ def _tables(path: Path, readme: Path | None, plot: Path | None, smoke: bool) -> 
         print(f"{readme}: {'rewritten' if update_readme(readme, text) else 'unchanged'}")
     if plot is not None:
         for drawn in draw(reports, plot):
-            print(drawn)
+            print(drawn, file=sys.stderr)
 
 
 if __name__ == "__main__":

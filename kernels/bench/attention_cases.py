@@ -263,7 +263,7 @@ register_op(
     Op(
         name="attention",
         doc="attention over a packed row under interval masks",
-        modes=("fwd", "bwd", "fwd+bwd"),
+        modes=("fwd", "bwd", "fwd+bwd", "build"),
         build=_build,
         parts=_parts,
         work=_work,

@@ -63,9 +63,8 @@ else
   bench "$left" --peers all || status=$?
 fi
 if [ -f "$out/results.json" ]; then
-  "$python" -m kernels.bench --table "$out/results.json" "${more[@]}" >"$out/table.md"
-  "$python" -m kernels.bench --table "$out/results.json" --plot "$out" "${more[@]}" >/dev/null ||
-    echo "no pictures" >&2
+  "$python" -m kernels.bench --table "$out/results.json" --plot "$out" "${more[@]}" \
+    >"$out/table.md" || echo "no pictures" >&2
   cat "$out/table.md"
 fi
 exit "$status"

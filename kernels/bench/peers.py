@@ -47,6 +47,7 @@ class Peer:
 
     ``available(device)`` and ``supports(spec)`` return None, or why not in a few words.
     ``ours``: one of this package's. Where several are, the first registered is the headline.
+    ``full_only``: compiles anew for every shape, so that only the timed problem is made of it.
     """
 
     op: str
@@ -56,6 +57,7 @@ class Peer:
     make: Callable[[Any], Run]
     supports: Callable[[Any], str | None] = lambda _: None
     ours: bool = False
+    full_only: bool = False
 
 
 _peers: dict[tuple[str, str], Peer] = {}

@@ -14,6 +14,8 @@ from .cases import Work
 
 __all__ = ["Ceilings", "floor_ms", "measure_ceilings", "shares"]
 
+_WARM_UP_S = 0.3
+
 
 @dataclass(frozen=True)
 class Ceilings:
@@ -29,9 +31,10 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype, *, small: bool = 
     Args:
         device: where.
         dtype: of the product's operands.
-        small: a few milliseconds' worth, for a CPU or a smoke run.
+        small: a few milliseconds' worth, for a smoke run; on a CPU always.
     """
-    size, side = ((32 << 20), 256) if small else ((2 << 30), 8192)
+    large = device.type == "cuda" and not small
+    size, side = ((2 << 30), 8192) if large else ((32 << 20), 256)
     copy_s = _copy_s(size, device)
     a = torch.randn(side, side, device=device).to(dtype)
     b = torch.randn(side, side, device=device).to(dtype)
@@ -46,9 +49,7 @@ def _copy_s(size: int, device: torch.device) -> float:
     return _median_s(lambda: target.copy_(source), device)
 
 
-def _median_s(action: Callable[[], object], device: torch.device, repeats: int = 20) -> float:
-    for _ in range(3):
-        action()
+def _median_s(action: Callable[[], object], device: torch.device, repeats: int = 50) -> float:
     if device.type != "cuda":
         times = []
         for _ in range(5):
@@ -56,6 +57,11 @@ def _median_s(action: Callable[[], object], device: torch.device, repeats: int =
             action()
             times.append(time.perf_counter() - begin)
         return statistics.median(times)
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < _WARM_UP_S:  # an idle device has low clocks
+        for _ in range(10):
+            action()
+        torch.cuda.synchronize()
     events = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
     events[0].record()
     for event in events[1:]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,8 @@ def measure_cases(
             ceilings=ceilings,
         )
     )
-    report.header |= {"options": asdict(settings.options), "given_up": {}}
+    options = {**asdict(settings.options), "caches": list(settings.options.caches)}
+    report.header |= {"options": options, "given_up": {}}
     timer = timer_for(settings.device)
     for number, case in enumerate(cases, 1):
         elapsed = time.perf_counter() - begin
@@ -144,7 +145,7 @@ def _measure_case(
         if why is not None:
             entry.gate = Gate("unsupported", why)
     small = case.inputs(settings.device, settings.dtype, settings.seed + 1, settings.small)
-    _gate_all(op, entries, small, everything=True)
+    _gate_all(op, [e for e in entries if not e.peer.full_only], small, everything=True)
     inputs = case.inputs(settings.device, settings.dtype, settings.seed, settings.scale)
     _gate_all(op, entries, inputs, everything=False)
     launches = [
@@ -186,17 +187,19 @@ def _gate_all(op: Op, entries: Sequence[_Entry], inputs: Inputs, *, everything: 
         try:
             entry.run = entry.peer.make(inputs)
         except (RuntimeError, ValueError, NotImplementedError, TypeError, ImportError) as error:
-            entry.gate, entry.run = Gate("unsupported", first_line(error)), None
-            continue
-        entry.gate = judge.verdict(entry.run, everything=everything)
+            entry.gate = Gate("unsupported", first_line(error))
+        else:
+            entry.gate = judge.verdict(entry.run, everything=everything)
         if not entry.gate.open:
             entry.run = None
+        if entry.peer.ours and entry.gate.status == "unsupported":
+            entry.gate = Gate("failed", entry.gate.detail)  # ours have to do every case
 
 
 def _memory_and_host(
     case: Case, op: Op, entries: Sequence[_Entry], settings: Settings, rows: _Rows
 ) -> None:
-    """Peak memory at full size; host time a call on the small problem."""
+    """Peak memory at full size; host time a call on the small problem, or a few of the full one."""
     passed = [entry for entry in entries if entry.gate.open]
     for entry in passed:
         assert entry.run is not None
@@ -205,9 +208,13 @@ def _memory_and_host(
             rows.add(entry, mode, "", "memory", Summary(peak, peak, peak, 1))
     small = case.inputs(settings.device, settings.dtype, settings.seed, settings.small)
     for entry in passed:
-        tiny = entry.peer.make(small)
-        for mode in _modes(tiny, op):
-            rows.add(entry, mode, "", "host", host_cost(tiny, mode, settings.options))
+        assert entry.run is not None
+        options = settings.options
+        run = entry.run if entry.peer.full_only else entry.peer.make(small)
+        if entry.peer.full_only:  # few enough for the launch queue and the memory
+            options = replace(options, host_calls=min(10, options.host_calls))
+        for mode in _modes(run, op):
+            rows.add(entry, mode, "", "host", host_cost(run, mode, options))
 
 
 def _modes(run: Run, op: Op) -> list[str]:

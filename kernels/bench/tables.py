@@ -58,9 +58,9 @@ def _where(report: Report) -> str:
 
 def _times(reports: Sequence[Report], op: str) -> str:
     lines = [
-        "| case | mode | ours, ms | floor, ms | of copy rate | of product rate | best peer | ratio "
-        "| all peers, ms |",
-        "|---|---|--:|--:|--:|--:|---|--:|---|",
+        "| case | mode | ours, ms | warm, ms | floor, ms | of copy rate | of product rate "
+        "| best peer | ratio | all peers, ms |",
+        "|---|---|--:|--:|--:|--:|--:|---|--:|---|",
     ]
     notes: dict[str, int] = {}
     for report in reports:
@@ -74,7 +74,8 @@ def _times(reports: Sequence[Report], op: str) -> str:
             any_row = ours or others[0]
             mark = "" if _steady(report, op, case) else " ‡"
             lines.append(
-                f"| {case}{mark} | {mode} | {_ours(ours)} | {_number(any_row.floor_ms)} "
+                f"| {case}{mark} | {mode} | {_ours(ours)} | {_warm(report, ours)} "
+                f"| {_number(any_row.floor_ms)} "
                 f"| {_percent(ours and ours.share_of_copy)} "
                 f"| {_percent(ours and ours.share_of_matmul)} "
                 f"| {_name(best, notes) if best else '–'} | {_ratio(ours, best)} "
@@ -90,6 +91,16 @@ def _ours(row: Row | None) -> str:
     if row is None:
         return "–"
     return f"{row.provider} **{_number(row.p50)}** ({_number(row.p20)}–{_number(row.p80)})"
+
+
+def _warm(report: Report, row: Row | None) -> str:
+    """The same with a warm cache."""
+    if row is None:
+        return "–"
+    found = report.find(
+        op=row.op, case=row.case, provider=row.provider, mode=row.mode, metric="time", cache="warm"
+    )
+    return _number(found[0].p50 if found else None)
 
 
 def _ratio(ours: Row | None, best: Row | None) -> str:

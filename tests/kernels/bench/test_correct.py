@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from kernels.bench import attention_peers, load_ops
+from kernels.bench import attention_peers, load_ops, sdpa_peers
 from kernels.bench.attention_cases import AttentionInputs, Packed
 from kernels.bench.cases import cases, find_op
 from kernels.bench.correct import Gate, Judge, compare
@@ -36,7 +36,7 @@ def _run(inputs: AttentionInputs, bend: Callable[[Tensor], Tensor] = lambda x: x
         assert isinstance(out, Tensor)
         return bend(out.to(q.dtype))
 
-    return Run(inputs, forward, grads_of(inputs), attention_peers._named)
+    return Run(inputs, forward, grads_of(inputs), attention_peers.named)
 
 
 def _verdict(run: Run, everything: bool = True) -> Gate:
@@ -125,16 +125,16 @@ def test_padded_batches_compute_the_case(case: str) -> None:
     (found,) = [one for one in cases("attention") if one.name == case]
     inputs = found.inputs(CPU, torch.bfloat16, 1, "smoke")
     assert isinstance(inputs, AttentionInputs)
-    run = attention_peers._sdpa(SDPBackend.MATH, True, inputs)
+    run = sdpa_peers.sdpa_run(SDPBackend.MATH, True, inputs)
     window = inputs.spec.window is not None
     assert run.computes == ""
     assert _verdict(run).status == ("red" if window else "green")  # windows are not offered
-    assert (attention_peers._no_window(inputs.spec) is not None) == window
+    assert (sdpa_peers._no_window(inputs.spec) is not None) == window
 
 
 def test_padded_batch_with_unequal_prefixes_and_shared_key_heads() -> None:
-    run = attention_peers._sdpa(SDPBackend.MATH, True, _inputs())
+    run = sdpa_peers.sdpa_run(SDPBackend.MATH, True, _inputs())
     assert _verdict(run) == Gate("green")
-    causal = attention_peers._sdpa(SDPBackend.MATH, False, _inputs())
+    causal = sdpa_peers.sdpa_run(SDPBackend.MATH, False, _inputs())
     assert causal.computes == attention_peers.CAUSAL_INSTEAD
     assert _verdict(causal) == Gate("green")

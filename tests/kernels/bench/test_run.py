@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,13 @@ ROOT = Path(__file__).resolve().parents[3]
 QUICK = Options(budget_s=0.0, min_rounds=2, max_rounds=2, warmup=1)
 
 
+def _lazy(x: Tensor) -> Tensor:
+    raise RuntimeError("not today")
+
+
 @pytest.fixture
 def square(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """An op that squares, with five peers of different honesty; yields what they were asked."""
+    """An op that squares, with peers of different honesty; yields what they were asked."""
     monkeypatch.setattr(cases_module, "_ops", {})
     monkeypatch.setattr(cases_module, "_cases", {})
     monkeypatch.setattr(peers_module, "_peers", {})
@@ -75,6 +80,10 @@ def square(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     peer("wrong at size", lambda x: x * x * (1.1 if len(x) > 100 else 1.0))
     peer("absent", None, available=lambda _: "not here")
     peer("narrow", None, supports=lambda size: "too wide" if size > 10 else None)
+    peer("large", lambda x: x * x, full_only=True)
+    peer("large and wrong", lambda x: x + x, full_only=True)
+    peer("lazy", _lazy)
+    peer("lazy of ours", _lazy, ours=True)
     yield asked
 
 
@@ -92,9 +101,10 @@ def test_no_time_without_a_green_gate(square: list[str], tmp_path: Path) -> None
     status = {row.provider: row.gate for row in report.find(metric="none")}
     assert status == {
         "wrong": "red", "wrong at size": "red", "absent": "unavailable", "narrow": "unsupported",
+        "lazy": "unsupported", "lazy of ours": "failed", "large and wrong": "red",
     }  # fmt: skip
     timed = report.find(metric="time")
-    assert {row.provider for row in timed} == {"product", "canary"}
+    assert {row.provider for row in timed} == {"product", "large", "canary"}
     assert {(r.mode, r.cache) for r in timed if r.provider == "product"} == {
         (mode, cache) for mode in ("fwd", "bwd", "fwd+bwd") for cache in ("cold", "warm")
     }
@@ -107,7 +117,7 @@ def test_no_time_without_a_green_gate(square: list[str], tmp_path: Path) -> None
     assert any("wrong" in line and "red: all: out" in line for line in said)
     # The wrong one was never built at full size, the absent and the narrow ones never at all.
     assert square.count("wrong 70") == 1 and "wrong 5000" not in square
-    assert "wrong at size 5000" in square
+    assert "wrong at size 5000" in square and "large 70" not in square
     assert not any(line.startswith(("absent", "narrow")) for line in square)
 
 
@@ -217,25 +227,43 @@ def test_one_clear_line_and_exit_code_2(
     assert said.out == ""
 
 
+def _toy_wheel(folder: Path) -> None:
+    info = "toy_peer-1.0.dist-info"
+    with zipfile.ZipFile(folder / "toy_peer-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("toy_peer.py", "x = 1\n")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: toy-peer\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
 def test_gpu_script_from_end_to_end(tmp_path: Path) -> None:
-    """With a smoke run on the CPU in the GPU's place, and a folder without wheels."""
-    wheels, out = tmp_path / "wheels", tmp_path / "out"
+    """A smoke run on the CPU in the GPU's place, a wheel, and an archive that is flash-attn-4."""
+    wheels, out, unpacked = tmp_path / "wheels", tmp_path / "out", tmp_path / "unpacked"
     wheels.mkdir()
+    _toy_wheel(wheels)
+    (unpacked / "flash_attn" / "cute").mkdir(parents=True)
+    (unpacked / "flash_attn" / "cute" / "__init__.py").write_text("import toy_peer\n")
+    with tarfile.open(wheels / "rest.tar.xz", "w:xz") as archive:
+        archive.add(unpacked / "flash_attn", "flash_attn")
     env = {
         **os.environ, "PYTHON": sys.executable, "BENCH_COMMIT": "feedbeef-dirty",
         "BENCH_ARGS": "--smoke --device cpu --case 8192x34",
     }  # fmt: skip
+    script = str(ROOT / "kernels" / "bench" / "gpu.sh")
     run = subprocess.run(
-        ["bash", str(ROOT / "kernels/bench/gpu.sh"), str(out), str(wheels)],
+        ["bash", script, str(out), str(wheels)],
         env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     found = {path.name for path in out.iterdir()}
     assert {"results.json", "log.txt", "table.md", "attention-bars.png"} <= found
-    header = json.loads((out / "results.json").read_text())["reports"][0]["header"]
-    assert (header["commit"], header["dirty"]) == ("feedbeef", True)
+    first, alone = load(out / "results.json")
+    assert (first.header["commit"], first.header["dirty"]) == ("feedbeef", True)
+    providers = [{row.provider for row in one.rows} for one in (first, alone)]
+    assert "flash_attn_4" not in providers[0] and "sdpa_flash" in providers[0]
+    assert "flash_attn_4" in providers[1] and "sdpa_flash" not in providers[1]
     assert "| 8192x34" in (out / "table.md").read_text()
-    wrong = subprocess.run(
-        ["bash", str(ROOT / "kernels/bench/gpu.sh")], capture_output=True, text=True, timeout=20
-    )
+    wrong = subprocess.run(["bash", script], capture_output=True, text=True, timeout=20)
     assert wrong.returncode == 2 and "usage" in wrong.stderr

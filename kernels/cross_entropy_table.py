@@ -1,0 +1,3 @@
+PER_LANE=8
+RowConfig=None
+row_config=None

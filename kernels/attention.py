@@ -45,14 +45,17 @@ def attention(
         seed: of the dropout mask, a pure function of it, the head and the two rows
             (`kernels.dropout`): an int of 64 bits or an int64 tensor of one element; ``None``
             draws from torch's global generator.
-        deterministic: ask for the same bits on every call with the same input. The portable path
-            always gives them on a CPU; on a GPU torch's SDPA backward does so only under
-            ``torch.use_deterministic_algorithms(True)``.
+        deterministic: ask for the same bits on every call with the same input. Our kernels always
+            give them, the eager path does on a CPU; the libraries' backends, taken by name, do as
+            far as they say so.
         return_lse: also return the log-sum-exp of each row's scores, float32 ``[T, H]``, which
             carries no gradient.
 
     Returns:
-        ``[T, H, D]`` in q's dtype, with gradients for q, k and v.
+        ``[T, H, D]`` in q's dtype, with gradients for q, k and v (not for their gradients).
+        A row's sum never takes in another document's numbers, with one exception: where several
+        documents share a tile of the CUDA kernels, what is not finite in one (NaN, infinity)
+        becomes NaN in its neighbours.
 
     Raises:
         ValueError: naming the argument that is wrong.

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -102,6 +102,14 @@ class _Pass:
                 for head in range(0, self.key_heads, step):
                     heads = slice(head, min(head + step, self.key_heads))
                     yield _Piece(self, bucket, strip, heads)
+
+    def each(self, work: Callable[[_Piece], None], *, ordered: bool = False) -> None:
+        """Work on every piece; ``ordered``: they write to the same memory."""
+        if self.q.device.type == "cpu":
+            workers.run(work, list(self.pieces()), ordered=ordered)
+        else:  # the device is shared already, and a thread has its own current stream
+            for piece in self.pieces():
+                work(piece)
 
 
 class _Piece:
@@ -228,7 +236,7 @@ def forward(
 
     def work(piece: _Piece) -> None:
         piece.load()
-        out_part = piece.queries(out)
+        out_part = piece.queries(out)  # a view where rows follow each other, else memory
         lse_part = None if lse is None else piece.queries(lse)
         for block in piece.bucket.blocks:
             rows, keys = slice(block.q0, block.q1), slice(block.k0, block.k1)
@@ -248,7 +256,7 @@ def forward(
         if lse is not None and lse_part is not None:
             piece.store_queries(lse, lse_part)
 
-    workers.run(work, list(run.pieces()))
+    run.each(work)
     return out, lse
 
 
@@ -299,12 +307,7 @@ def backward(
             part = total.unflatten(0, (piece.n, piece.h)).transpose(1, 2).flatten(0, 1)
             _add_keys(whole[:, piece.heads], piece.strip, part, shared)
 
-    pieces = list(run.pieces())
-    if shared:
-        for piece in pieces:
-            work(piece)
-    else:
-        workers.run(work, pieces)
+    run.each(work, ordered=shared)
     return dq, dk.to(k.dtype), dv.to(v.dtype)
 
 
@@ -321,8 +324,10 @@ def _add_keys(whole: Tensor, strip: Strip, part: Tensor, shared: bool) -> None:
             whole[rows] += part
         else:
             whole[rows] = part
+    elif shared and whole.device.type == "cpu":
+        whole.index_add_(0, rows, part)  # in order; padding adds zeros
     elif shared:
-        whole.index_add_(0, rows, part)  # padding adds zeros
+        whole.index_put_((rows,), part, accumulate=True)  # sorts, where index_add_ races
     elif strip.real is None:
         whole.index_copy_(0, rows, part.to(whole.dtype))
     else:  # without shared keys the key slots are the query slots

@@ -22,6 +22,9 @@ from .intervals import Intervals
 __all__ = ["attention_triton", "refuse_triton"]
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# The most that a frozen row of D > 64 takes (A100, H100 and newer data-centre GPUs have it); those
+# of D <= 64 fit the 99 KiB of consumer GPUs.
+_WIDE_SHARED_BYTES = 131072
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -194,6 +197,15 @@ def refuse_triton(q: Tensor, *_: Any, **__: Any) -> str | None:
         return f"float32, float16 or bfloat16 expected, got {q.dtype}"
     if q.shape[-1] > 128:
         return f"head dimension at most 128 expected, got {q.shape[-1]}"
+    if q.device.type == "cuda":
+        device = torch.cuda.get_device_properties(q.device)
+        if device.major < 8:
+            return f"compute capability 8.0 or newer expected, got {device.major}.{device.minor}"
+        if q.shape[-1] > 64 and device.shared_memory_per_block_optin < _WIDE_SHARED_BYTES:
+            return (
+                f"head dimensions over 64 need {_WIDE_SHARED_BYTES} bytes of shared memory a "
+                f"program, this GPU has {device.shared_memory_per_block_optin}"
+            )
     return None
 
 

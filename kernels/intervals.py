@@ -184,7 +184,8 @@ def intervals(
         window: a row sees at most itself and the ``window - 1`` rows before it in its document
             (a branch still sees its whole parent). Needs ``causal``; not with ``prefix_lens``.
         branches: integer ``[D]``: document ``i`` additionally sees the whole of document
-            ``branches[i] < i``, which is no branch itself; -1: none.
+            ``branches[i] < i``, which is no branch itself; -1: none. Lay each family out together:
+            on a GPU a tile of rows steps over (without reading) what lies between its parents.
         total: T. Only needed to avoid reading it back when ``cu_seqlens`` lies on a GPU.
         max_len: rows of the longest document, or any bound on it. Only needed when ``cu_seqlens``
             lies on a GPU, for paths that own whole documents: without it none is chosen there.

@@ -24,16 +24,17 @@ _pool: ThreadPoolExecutor | None = None
 _size = 0
 
 
-def run(work: Callable[[P], None], pieces: Sequence[P]) -> None:
+def run(work: Callable[[P], None], pieces: Sequence[P], *, ordered: bool = False) -> None:
     """Call ``work`` with every piece, on ``torch.get_num_threads()`` threads, without gradients.
 
     Returns when all are done; the first exception of a piece is raised. Pieces must not write to
-    the same memory.
+    the same memory, unless they are ``ordered``: one after the other, on one thread.
     """
-    threads = min(torch.get_num_threads(), len(pieces))
-    if threads <= 1:
-        for piece in pieces:
-            work(piece)
+    size = torch.get_num_threads()
+    if size == 1:
+        with torch.no_grad():
+            for piece in pieces:
+                work(piece)
         return
     inference = torch.is_inference_mode_enabled()
     left = iter(pieces)
@@ -48,8 +49,8 @@ def run(work: Callable[[P], None], pieces: Sequence[P]) -> None:
                     return
                 work(piece)
 
-    pool = _workers(torch.get_num_threads())
-    for done in [pool.submit(drain) for _ in range(threads)]:
+    pool = _workers(size)
+    for done in [pool.submit(drain) for _ in range(1 if ordered else min(size, len(pieces)))]:
         done.result()
 
 

@@ -31,7 +31,7 @@ def alternatives(key: Key, config: Config) -> list[Config]:
     heads = (2, 4, 8) if kernel.startswith("heads") else (1,)
     # Fewer than 64 rows a product are no wgmma, fp32 tiles of 64 take minutes to compile.
     blocks = (16, 32, 64) if exact or heads != (1,) else (32, 64, 128)
-    if tile:
+    if tile > 1:  # 0 and 1 are the tiled path's
         blocks = [block for block in blocks if block <= tile]
         keys = [tile] if kernel != "doc_fwd" or exact or tile < 128 else [tile // 2, tile]
         stages: tuple[int, ...] = (1, 2)
@@ -44,7 +44,7 @@ def alternatives(key: Key, config: Config) -> list[Config]:
             continue
         if heads == (1,) and warps < 4:
             continue
-        if exact and (stage > 1 or block_q * block_k > 1024 * (4 if tile else 1)):
+        if exact and (stage > 1 or block_q * block_k > 1024 * (4 if tile > 1 else 1)):
             continue
         one = replace(
             config, block_q=block_q, block_k=block_k, warps=warps, stages=stage, heads=count

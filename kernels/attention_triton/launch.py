@@ -151,7 +151,7 @@ def backward(
             q, k, v, out, dout, lse, delta, dq, start, stop, start2, stop2, seed, *strides,
             *scalars, BLOCK_Q=c.block_q, BLOCK_K=c.block_k, **options,
         )  # fmt: skip
-        c = config("tiled_dkv", dim, q.dtype, heavy=heavy)
+        c = config("tiled_dkv", dim, q.dtype, heavy=heavy or kv_heads < heads)
         _launch(
             tiled_dkv_kernel, -(-total // c.block_k) * kv_heads, c,
             q, k, v, dout, lse, delta, dk, dv, q_start, q_stop, q_start2, q_stop2, start2, stop2,

@@ -83,7 +83,8 @@ _TABLE: dict[tuple[str, int, int, int], Config] = {
     ("tiled_dkv", 32, 2, 0): Config(64, 64, 4, 2),
     ("tiled_dkv", 64, 2, 0): Config(64, 128, 8, 2),
     ("tiled_dkv", 128, 2, 0): Config(32, 128, 8, 2),
-    # Heavy (tile 1): soft cap or branches, which the rows above hold only by spilling.
+    # Heavy (tile 1): soft cap, branches or (dK, dV) grouped queries, which the rows above hold only
+    # by spilling.
     ("tiled_dq", 128, 2, 1): Config(128, 32, 8, 2),
     ("tiled_dkv", 16, 2, 1): Config(32, 64, 4, 2),
     ("tiled_dkv", 32, 2, 1): Config(32, 64, 4, 2),
@@ -99,16 +100,16 @@ _TABLE: dict[tuple[str, int, int, int], Config] = {
     ("heads_bwd", 8, 4, 64): Config(16, 64, 4, heads=2, expect="fma"),
     ("heads_bwd", 16, 4, 64): Config(16, 64, 8, heads=4, expect="fma"),
     ("tiled_fwd", 16, 4, 0): Config(32, 32, 4, expect="fma"),
-    ("tiled_fwd", 32, 4, 0): Config(32, 32, 4, expect="fma"),
+    ("tiled_fwd", 32, 4, 0): Config(32, 32, 8, expect="fma"),
     ("tiled_fwd", 64, 4, 0): Config(32, 32, 4, expect="fma"),
-    ("tiled_fwd", 128, 4, 0): Config(16, 16, 4, expect="fma"),
-    ("tiled_dq", 16, 4, 0): Config(32, 32, 4, expect="fma"),
+    ("tiled_fwd", 128, 4, 0): Config(32, 16, 8, expect="fma"),
+    ("tiled_dq", 16, 4, 0): Config(16, 32, 4, expect="fma"),
     ("tiled_dq", 32, 4, 0): Config(16, 32, 4, expect="fma"),
     ("tiled_dq", 64, 4, 0): Config(16, 32, 4, expect="fma"),
     ("tiled_dq", 128, 4, 0): Config(16, 16, 8, expect="fma"),
     ("tiled_dkv", 16, 4, 0): Config(16, 32, 4, expect="fma"),
     ("tiled_dkv", 32, 4, 0): Config(16, 32, 4, expect="fma"),
-    ("tiled_dkv", 64, 4, 0): Config(16, 32, 4, expect="fma"),
+    ("tiled_dkv", 64, 4, 0): Config(16, 32, 8, expect="fma"),
     ("tiled_dkv", 128, 4, 0): Config(16, 32, 8, expect="fma"),
 }
 
@@ -130,7 +131,10 @@ def _key(kernel: str, dim: int, dtype: torch.dtype, tile: int) -> tuple[str, int
 def config(
     kernel: Kernel, dim: int, dtype: torch.dtype, tile: int = 0, *, heavy: bool = False
 ) -> Config:
-    """Return the frozen row of a kernel; ``heavy``: with a soft cap or branches, on tiled paths."""
+    """Return the frozen row of a kernel.
+
+    ``heavy``: on the tiled path with a soft cap, branches or (dK, dV) grouped queries.
+    """
     key = _key(kernel, dim, dtype, tile)
     return _TABLE.get((*key[:3], 1), _TABLE[key]) if heavy else _TABLE[key]
 

@@ -2,7 +2,13 @@
 
 Cases and peers are registries; `cases`, `peers` hold them, `measure` takes times, `correct` refuses
 what is wrong, `roofline` and `counts` say what is possible, `results`, `tables`, `gates` and `plot`
-what came out. A new op is a module that registers itself, named in `load_ops`.
+what came out. A new op is a module named in `load_ops` that registers itself:
+
+    register_op(Op("norm", "...", ("fwd", "bwd", "fwd+bwd"), build, parts, work))
+    register_case(Case("norm", "N768", "...", spec))
+    register_peer(Peer("norm", "triton", "...", available, make, ours=True))
+
+and its targets are lines of `gates.TARGETS`.
 """
 
 from __future__ import annotations

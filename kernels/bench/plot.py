@@ -131,11 +131,9 @@ def _panel(axis: Axes, rows: list[Row], colours: dict[str, str]) -> None:
         axis.axvline(rows[0].floor_ms, color=_INK, linestyle=":", linewidth=1.2)
     axis.set_xlim(0, reach * 1.16)
     axis.tick_params(labelsize=8)
-    if any(name.endswith("*") for name in names):
-        axis.annotate(
-            f"* {next(row.computes for row in rows if row.computes)}", (1, 0.02), ha="right",
-            xycoords="axes fraction", fontsize=7, color=_GREY,
-        )  # fmt: skip
+    other = [row.computes for row in rows if row.computes]
+    if other:
+        axis.set_title(f"* {other[0]}", loc="right", fontsize=7, color=_GREY)
     _clean(axis)
 
 

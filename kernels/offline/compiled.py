@@ -35,27 +35,27 @@ SHARED_RESERVED_BYTES = 1024
 class Compiled:
     """Counts of one compiled kernel; of a thread where not said otherwise."""
 
-    registers: int
-    stack_bytes: int
-    spill_bytes: int
+    registers: int = 0
+    stack_bytes: int = 0
+    spill_bytes: int = 0
     """Written to and read from local memory for want of registers."""
-    shared_bytes: int
+    shared_bytes: int = 0
     """Of a block."""
-    wgmma: int
+    wgmma: int = 0
     """Instructions in the code, as all counts below: not how often they run."""
-    mma_sync: int
-    cp_async: int
-    tma: int
-    loads_16b: int
+    mma_sync: int = 0
+    cp_async: int = 0
+    tma: int = 0
+    loads_16b: int = 0
     """Global loads of 16 bytes."""
-    wgmma_serialized: bool
+    wgmma_serialized: bool = False
     """ptxas found that it must wait after each product ("potential performance loss")."""
-    blocks_per_sm: int
-    warps_per_sm: int
-    compile_s: float
+    blocks_per_sm: int = 0
+    warps_per_sm: int = 0
+    compile_s: float = 0.0
     """CPU time, ptxas included."""
     error: str = ""
-    """First line of what stopped the compilation; all counts are 0 then."""
+    """First and last line of what stopped the compilation; all counts are 0 then."""
 
 
 def occupancy(registers: int, shared_bytes: int, num_warps: int) -> int:
@@ -125,6 +125,8 @@ def compile_case(case: CompileCase, *, fresh: bool = False) -> Compiled:
         with contextlib.suppress(OSError, ValueError, TypeError):
             return Compiled(**json.loads(path.read_text()))
     compiled = _compile(source, target, dict(case.options))
+    if compiled.error:  # of memory or disk, maybe: try again next time
+        return compiled
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}")
@@ -153,9 +155,10 @@ def _compile(source: Any, target: Any, options: dict[str, Any]) -> Compiled:
             ptx, shared = kernel.asm["ptx"], int(kernel.metadata.shared)
             warps = int(kernel.metadata.num_warps)
         except Exception as error:
-            line = next((part for part in str(error).splitlines() if part.strip()), repr(error))
+            lines = [line.strip(" :") for line in str(error).splitlines() if line.strip(" :")]
+            what = ": ".join(dict.fromkeys((*lines[:1], *lines[-1:]))) or repr(error)
             spent = round(_cpu_s() - begin, 2)
-            return Compiled(*(0,) * 9, False, 0, 0, spent, f"{type(error).__name__}: {line}")
+            return Compiled(compile_s=spent, error=f"{type(error).__name__}: {what}")
     said = log.getvalue()
     registers = _number(said, r"Used (\d+) registers")
     blocks = occupancy(registers, shared, warps) if shared <= SHARED_BYTES_BLOCK else 0

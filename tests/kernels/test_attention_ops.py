@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from support.attention_cases import SEED, Problem, attend, inputs, mask_of, problem_mask
+from support.attention_cases import SEED, Problem, inputs, mask_of, problem_mask
 from support.masks import cu_seqlens
 from support.numerics import (
     DEVICE,
+    VIEWS,
     bits,
     kernels_as_on_hardware,  # noqa: F401  (a fixture)
     sized,
@@ -20,8 +20,8 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from kernels import attention, dispatch, intervals
-from kernels.attention_ops import attention_triton, refuse_triton
+from kernels import intervals
+from kernels.attention_ops import attention_triton
 from kernels.attention_triton import launch
 from kernels.intervals import Intervals
 from kernels.reference import attention_reference
@@ -38,8 +38,17 @@ FORWARD = torch.ops.babyvlm.attention_forward.default
 BACKWARD = torch.ops.babyvlm.attention_backward.default
 
 
-def _call(problem: Problem, q: Tensor, k: Tensor, v: Tensor, mask: Intervals) -> Any:
-    seed = torch.tensor([SEED], device=DEVICE) if problem.dropout else None
+def _must_not_launch(*_: object, **__: object) -> None:
+    raise AssertionError("launched")
+
+
+def _seed(problem: Problem) -> Tensor | None:
+    return torch.tensor([SEED], device=DEVICE) if problem.dropout else None
+
+
+def _call(
+    problem: Problem, mask: Intervals, seed: Tensor | None, q: Tensor, k: Tensor, v: Tensor
+) -> Any:
     return attention_triton(
         q, k, v, mask, scale=0.3, softcap=problem.options.get("softcap"), dropout=problem.dropout,
         seed=seed, deterministic=True, return_lse=True,
@@ -57,23 +66,23 @@ def _operands(problem: Problem, mask: Intervals) -> tuple[tuple[Any, ...], tuple
     whole = not problem.tiled and mask.branches is None
     tile = 64 if whole and max(problem.lengths) <= 64 else 0
     groups = mask.groups[tile] if tile else None
-    seed = torch.tensor([SEED], device=DEVICE) if problem.dropout else None
     spans = tuple(
         getattr(mask, name)
         for name in (
             "start", "stop", "start2", "stop2", "q_start", "q_stop", "q_start2", "q_stop2"
         )
     )  # fmt: skip
-    options = (seed, 0.3, problem.options.get("softcap", 0.0), problem.dropout)
+    options = (_seed(problem), 0.3, problem.options.get("softcap", 0.0), problem.dropout)
     forward = (*leaves, *spans, groups, groups, *options, tile, tile)
     out, lse = FORWARD(*forward)
     detached = [x.detach() for x in (dout, *leaves, out)]
     return forward, (*detached, lse, *spans, groups, *options, tile)
 
 
-@by_path
-def test_opcheck(problem: Problem) -> None:
+@pytest.mark.parametrize("path", ["doc", "branches"])
+def test_opcheck(path: str) -> None:
     """Schema, autograd registration, fake tensors and dispatch through AOT autograd."""
+    problem = PROBLEMS[path]
     for operator, operands in zip(
         (FORWARD, BACKWARD), _operands(problem, problem_mask(problem)), strict=True
     ):
@@ -85,7 +94,7 @@ def test_registered_operator_is_the_eager_path(problem: Problem) -> None:
     mask = problem_mask(problem)
     forward, _ = _operands(problem, mask)
     leaves, dout = _leaves(problem)
-    eager_out, eager_lse = _call(problem, *leaves, mask)
+    eager_out, eager_lse = _call(problem, mask, _seed(problem), *leaves)
     out, lse = FORWARD(*forward)
     assert torch.equal(out, eager_out) and torch.equal(lse.T, eager_lse)
     assert not lse.requires_grad and not eager_lse.requires_grad
@@ -101,7 +110,7 @@ def _assert_compiled_equals_eager(problem: Problem, mask: Intervals, compiled: A
     leaves, dout = _leaves(problem)
     results = []
     for function in (compiled, _call):
-        out, lse = function(problem, *leaves, mask)
+        out, lse = function(problem, mask, _seed(problem), *leaves)
         results.append([out, lse, *torch.autograd.grad(out, leaves, dout)])
     for a, b in zip(*results, strict=True):
         assert torch.equal(bits(a), bits(b))
@@ -163,7 +172,7 @@ class _Layer(torch.nn.Module):
             start, stop, q_start, q_stop, None, None, None, None, cu_seqlens, None, None, True,
             None, None,
         )  # fmt: skip
-        return _call(PROBLEMS["tiled"], q, k, v, mask)[0]
+        return _call(PROBLEMS["tiled"], mask, None, q, k, v)[0]
 
 
 def test_export_with_any_number_of_rows() -> None:
@@ -187,7 +196,8 @@ def test_fake_tensors_have_the_shapes_and_launch_nothing(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mask, (leaves, dout) = problem_mask(problem), _leaves(problem)
-    out, lse = _call(problem, *leaves, mask)
+    leaves = [VIEWS["heads_first"](x.detach()).requires_grad_() for x in leaves]
+    out, lse = _call(problem, mask, _seed(problem), *leaves)
     real = [out, lse, *torch.autograd.grad(out, leaves, dout)]
     monkeypatch.setattr(launch, "_launch", _must_not_launch)
     groups = mask.groups
@@ -200,7 +210,7 @@ def test_fake_tensors_have_the_shapes_and_launch_nothing(
         ranges = {tile: mode.from_tensor(value) for tile, value in groups.items()}
         mask = dataclasses.replace(mask, **fake, _groups=ranges)
         leaves, dout = [mode.from_tensor(x) for x in leaves], mode.from_tensor(dout)
-        out, lse = _call(problem, *leaves, mask)
+        out, lse = _call(problem, mask, _seed(problem), *leaves)
         made = [out, lse, *torch.autograd.grad(out, leaves, dout)]
     for a, b in zip(made, real, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
@@ -219,7 +229,7 @@ def test_second_derivative_is_refused(through_operator: bool) -> None:
             operands = _operands(problem, mask)[0]
             out, _ = FORWARD(*leaves, *operands[3:])
         else:
-            out, _ = _call(problem, *leaves, mask)
+            out, _ = _call(problem, mask, _seed(problem), *leaves)
         grads = torch.autograd.grad(out.square().sum(), leaves, create_graph=True)
         return sum(g.square().sum() for g in grads) + leaves[0].sum(), leaves  # type: ignore[return-value]
 
@@ -248,128 +258,7 @@ def test_gradients_of_the_reference() -> None:
     assert torch.autograd.gradcheck(run, [x.requires_grad_() for x in leaves])
 
 
-# The public function in front of these kernels.
-
-
-@pytest.fixture
-def triton_chosen() -> Iterator[None]:
-    dispatch.set_backend("attention", "triton")
-    yield
-    dispatch.set_backend("attention", None)
-
-
-def _must_not_launch(*_: object, **__: object) -> None:
-    raise AssertionError("launched")
-
-
-@by_path
-def test_public_function(problem: Problem, triton_chosen: None) -> None:
-    mask, (leaves, dout) = problem_mask(problem), _leaves(problem)
-    options = {"dropout": problem.dropout, "seed": SEED, **problem.options}
-    out, lse = attention(*leaves, mask, **options, return_lse=True)
-    found = [out, lse, *torch.autograd.grad(out, leaves, dout)]
-    expected = attend(problem, mask, *inputs(problem))
-    for a, b in zip(found, expected, strict=True):
-        assert torch.equal(a, b)
-    alone = attention(*leaves, mask, **options)
-    assert isinstance(alone, Tensor) and torch.equal(alone, out)
-
-
-def test_seed_is_drawn_from_the_global_generator(triton_chosen: None) -> None:
-    problem = PROBLEMS["doc"]
-    mask, (q, k, v, _) = problem_mask(problem), inputs(problem)
-    torch.manual_seed(3)
-    first, second = (attention(q, k, v, mask, dropout=0.4) for _ in range(2))
-    torch.manual_seed(3)
-    assert torch.equal(attention(q, k, v, mask, dropout=0.4), first)
-    assert not torch.equal(first, second)
-
-
-def test_public_function_compiles(triton_chosen: None) -> None:
-    torch.compiler.reset()
-    problem = PROBLEMS["doc"]
-    mask, (leaves, dout) = problem_mask(problem), _leaves(problem)
-    _ = mask.groups
-
-    def step(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention(q, k, v, mask, dropout=0.2, seed=SEED)  # type: ignore[return-value]
-
-    results = []
-    for function in (torch.compile(step, fullgraph=True, backend="aot_eager"), step):
-        out = function(*leaves)
-        results.append([out, *torch.autograd.grad(out, leaves, dout)])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("q", dict.fromkeys("qkv", lambda x: x[..., :12])),
-        ("q", {"q": lambda q: q[0]}),
-        ("q", {"q": lambda q: q.int()}),
-        ("k", {"k": lambda k: k.half()}),
-        ("v", {"v": lambda v: v.bfloat16()}),
-        ("k", {"k": lambda k: k[:-1]}),
-        ("v", {"v": lambda v: v[..., :8]}),
-        ("k", {"v": lambda v: v[:, :1]}),
-        ("k", {"k": lambda k: k.repeat(1, 2, 1)[:, :3], "v": lambda v: v.repeat(1, 2, 1)[:, :3]}),
-        ("k", {"k": lambda k: k[:, :0], "v": lambda v: v[:, :0]}),
-        ("intervals", {"intervals": lambda _: mask_of((5, 9), "causal")}),
-        ("softcap", {"softcap": lambda _: 0.0}),
-        ("softcap", {"softcap": lambda _: -1.0}),
-        ("dropout", {"dropout": lambda _: 1.0}),
-        ("dropout", {"dropout": lambda _: -0.1}),
-        ("seed", {"dropout": lambda _: 0.1, "seed": lambda _: torch.zeros(2, dtype=torch.int64)}),
-        ("seed", {"dropout": lambda _: 0.1, "seed": lambda _: 1 << 63}),
-    ],
-)
-def test_bad_input_is_named_before_any_launch(
-    name: str, change: dict[str, Any], triton_chosen: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(launch, "_launch", _must_not_launch)
-    problem = dataclasses.replace(PROBLEMS["doc"], heads=4, kv_heads=2)
-    q, k, v, _ = inputs(problem)
-    arguments: dict[str, Any] = {"q": q, "k": k, "v": v, "intervals": problem_mask(problem)}
-    attempted = {n: f(arguments.get(n)) for n, f in change.items()}
-    with pytest.raises(ValueError, match=f"^{name}: ") as caught:
-        attention(**(arguments | attempted))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("prefix_lens", {"cu_seqlens": [0, 5, 9], "prefix_lens": [6, 0]}),
-        ("cu_seqlens", {"cu_seqlens": [0, 5, 9], "total": 10}),
-        ("cu_seqlens", {"cu_seqlens": [0, 5, 4]}),
-        ("window", {"cu_seqlens": [0, 5, 9], "prefix_lens": [1, 1], "window": 3}),
-        ("branches", {"cu_seqlens": [0, 5, 9], "branches": [-1, 1]}),
-    ],
-)
-def test_bad_masks_are_named(name: str, arguments: dict[str, Any]) -> None:
-    made = {
-        key: torch.tensor(value, dtype=torch.int32) if isinstance(value, list) else value
-        for key, value in arguments.items()
-    }
-    with pytest.raises(ValueError, match=f"^{name}: "):
-        intervals(**made)
-
-
-def test_what_the_kernels_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    q = torch.zeros(4, 2, 16, device=DEVICE)
-    assert refuse_triton(q) is None
-    assert "float64" in str(refuse_triton(q.double()))
-    assert "128" in str(refuse_triton(torch.zeros(4, 2, 136, device=DEVICE)))
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    assert "CUDA" in str(refuse_triton(q.cpu()))
-
-
 # On a GPU only.
-
-
-def _step(problem: Problem, mask: Intervals, leaves: list[Tensor], dout: Tensor) -> list[Tensor]:
-    out, lse = _call(problem, *leaves, mask)
-    return [out, lse, *torch.autograd.grad(out, leaves, dout)]
 
 
 @pytest.mark.gpu
@@ -383,11 +272,16 @@ def test_inductor_is_eager_bit_by_bit(problem: Problem) -> None:
 @pytest.mark.gpu
 @by_path
 def test_nothing_waits_for_the_gpu(problem: Problem) -> None:
-    mask, (leaves, dout) = problem_mask(problem), _leaves(problem)
-    _step(problem, mask, leaves, dout)  # compiles
+    mask, seed, (leaves, dout) = problem_mask(problem), _seed(problem), _leaves(problem)
+
+    def step() -> None:
+        out, _ = _call(problem, mask, seed, *leaves)
+        torch.autograd.grad(out, leaves, dout)
+
+    step()  # compiles
     torch.cuda.set_sync_debug_mode("error")
     try:
-        _step(problem, mask, leaves, dout)
+        step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

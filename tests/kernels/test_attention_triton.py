@@ -42,13 +42,13 @@ PATHS = {
     "tiled": Problem((5, 1, 0, 100, 20, 3), dim=32, tiled=True),
 }
 BY_TILE = {
-    0: (70, 1, 0, 130, 3),
+    0: (70, 1, 0, 60, 3),
     64: (64, 5, 1, 0, 30, 20, 3),
     128: (128, 28, 1, 0, 100, 65),
     256: (256, 3, 0, 200, 56),
 }
 if sized(False, True):
-    BY_TILE = {tile: lengths * 40 for tile, lengths in BY_TILE.items()}
+    BY_TILE = {tile: lengths * 12 for tile, lengths in BY_TILE.items()}
 
 
 def _on(path: str, **changes: Any) -> Problem:
@@ -63,11 +63,12 @@ def _frozen_problems() -> list[Problem]:
     problems: list[Problem] = []
     for dim, itemsize, tile in sorted({(dim, size, tile) for _, dim, size, tile in frozen()}):
         for dtype in (FP32,) if itemsize == 4 else (FP16, BF16):
-            kv, form = (4, "window") if dtype == FP16 else (2, "prefix")
+            heads, kv = {FP32: (2, 1), FP16: (4, 4), BF16: (4, 2)}[dtype]
+            form = "window" if dtype == FP16 else "prefix"
             options = {"softcap": 2.0} if tile == 1 else {}
             lengths = BY_TILE[tile if tile > 1 else 0]
             problems.append(
-                Problem(lengths, form, 4, kv, dim, dtype, tile < 2, 0.0, options)
+                Problem(lengths, form, heads, kv, dim, dtype, tile < 2, 0.0, options)
             )  # fmt: skip
     return problems
 
@@ -111,8 +112,20 @@ def test_branches_far_from_their_parent() -> None:
     compare(Problem((20, 150, 10, 30, 1, 17), {"branches": parents}, dim=16))
 
 
-def test_window_wider_than_tiles() -> None:
-    compare(Problem((200, 20), {"window": 90}, dim=16, tiled=True))
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem((200, 20), {"window": 90}, 2, 1, 16, FP32, tiled=True),
+        Problem((3, 120, 20), "causal", 2, 2, 24, FP32, tiled=True),
+        Problem((3, 400, 20), "causal", 2, 1, 64, FP16, dropout=0.3),
+        Problem((3, 400, 20), "full", 1, 1, 40, BF16, options={"softcap": 2.0}),
+        Problem((3, 400, 20), "causal", 1, 1, 128, BF16),
+    ],
+    ids=_name,
+)
+def test_tiles_that_need_no_mask(problem: Problem) -> None:
+    """Documents long enough that whole tiles are seen by all rows of another tile."""
+    compare(problem)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -200,23 +213,30 @@ def test_no_rows(path: str, lengths: tuple[int, ...]) -> None:
     ] * 3
 
 
-@pytest.mark.parametrize("dim", [8, 16, 64])
-@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize(("dim", "p"), [(8, 0.3), (16, 0.0), (32, 0.3), (64, 0.0)])
 def test_paths_agree(dim: int, p: float) -> None:
-    whole = Problem((5, 1, 0, 30, 20, 64, 7), "prefix", 4, 2, dim, dropout=p)
+    whole = Problem((5, 1, 0, 30, 20, 7), "prefix", 2, 1, dim, dropout=p)
     made = inputs(whole)
     mask = mask_of(whole.lengths, "prefix")
     one = attend(whole, mask, *made)
     two = attend(whole, dataclasses.replace(mask, max_len=None), *made)
-    three = attend(whole, dataclasses.replace(mask, max_len=10_000), *made)
-    for a, b, c in zip(one, two, three, strict=True):
-        assert torch.equal(b, c)
+    for a, b in zip(one, two, strict=True):
         assert (a - b).norm() <= 1e-6 * b.norm()
+    assert not torch.equal(one[2], two[2])  # it was another path
 
 
-@settings(max_examples=sized(12, 80), deadline=None, derandomize=True)
+def test_a_loose_bound_on_the_length_is_only_slower() -> None:
+    problem = Problem((5, 1, 0, 30), "prefix", 2, 1, 16)
+    made, mask = inputs(problem), mask_of(problem.lengths, "prefix")
+    for bound in (64, 65, 1000):
+        other = dataclasses.replace(mask, max_len=bound)
+        for a, b in zip(attend(problem, other, *made), attend(problem, mask, *made), strict=True):
+            assert (a - b).norm() <= 1e-6 * b.norm()
+
+
+@settings(max_examples=sized(9, 80), deadline=None, derandomize=True)
 @given(
-    packed(max_length=sized(40, 300), max_documents=sized(8, 40)),
+    packed(max_length=sized(30, 300), max_documents=sized(8, 25)),
     st.sampled_from([8, 16, 24]),
     st.sampled_from([(4, 4), (4, 2), (3, 1)]),
     st.sampled_from([0.0, 0.0, 0.3]),

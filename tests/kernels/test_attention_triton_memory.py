@@ -16,6 +16,7 @@ from support.numerics import (
     VIEWS,
     assert_same_bits,
     bits,
+    guarded_memory,
     kernels_as_on_hardware,  # noqa: F401  (a fixture)
     poisoned_memory,
     sized,
@@ -105,11 +106,20 @@ def test_every_output_is_written(problem: Problem) -> None:
 
 
 @by_path
+def test_nothing_is_written_beyond_outputs(problem: Problem) -> None:
+    mask, made = problem_mask(problem), inputs(problem)
+    with guarded_memory():
+        attend(problem, mask, *made)
+
+
+@by_path
 def test_poison_reaches_every_output(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail: without kernels all outputs are NaN."""
     monkeypatch.setattr(launch, "_launch", lambda *_, **__: None)
     with poisoned_memory():
-        assert all(x.isnan().all() for x in attend(problem, problem_mask(problem), *inputs(problem)))
+        assert all(
+            x.isnan().all() for x in attend(problem, problem_mask(problem), *inputs(problem))
+        )
 
 
 @by_path

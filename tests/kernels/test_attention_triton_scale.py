@@ -105,9 +105,7 @@ def test_thousands_of_documents_are_not_searched(
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(
-    ("heads", "dim", "tiled"), [(6, 64, False), (32, 8, False), (6, 64, True)]
-)
+@pytest.mark.parametrize(("heads", "dim", "tiled"), [(6, 64, False), (32, 8, False), (6, 64, True)])
 def test_thousands_of_documents_at_full_size(heads: int, dim: int, tiled: bool) -> None:
     """Every row is right, and memory is that of the results and nothing more."""
     problem = Problem(

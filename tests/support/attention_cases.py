@@ -16,7 +16,15 @@ from kernels.attention_ops import attention_triton
 from kernels.intervals import Intervals
 from kernels.reference import attention_reference
 
-__all__ = ["BRANCHED", "FORMS", "Problem", "attend", "compare", "inputs", "mask_of", "problem_mask",
+__all__ = [
+    "BRANCHED",
+    "FORMS",
+    "Problem",
+    "attend",
+    "compare",
+    "inputs",
+    "mask_of",
+    "problem_mask",
     "reference",
 ]
 
@@ -80,7 +88,7 @@ def problem_mask(problem: Problem) -> Intervals:
 
 
 def inputs(problem: Problem, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return q, k, v and the upstream gradient, random, the same in every dtype but for rounding."""
+    """Return q, k, v and the upstream gradient: random, but for rounding the same in any dtype."""
     generator = torch.Generator().manual_seed(seed)
     total, spread = sum(problem.lengths), problem.spread
     made = [

@@ -8,18 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
+from unittest import mock
 
 import pytest
 import torch
-from torch import Tensor
-
 from support import interpreter
+from torch import Tensor
 
 __all__ = [
     "DEVICE", "DIMS", "HEADS", "LENGTHS", "ON_GPU", "VIEWS", "assert_error_at_most_twice",
-    "assert_same_bits", "bits", "kernels_as_on_hardware", "peak_memory", "poisoned_memory",
-    "sized",
+    "assert_same_bits", "bits", "guarded_memory", "kernels_as_on_hardware", "peak_memory",
+    "poisoned_memory", "sized",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -81,7 +81,9 @@ def assert_error_at_most_twice(
     ):
         bound = 2 * size(path_off) + unit * size(exact) + sums * math.sqrt(count)
         got = size(ours_off)
-        assert got <= bound, f"{name}: {what} error {got:.2e}, the PyTorch path's allows {bound:.2e}"
+        assert got <= bound, (
+            f"{name}: {what} error {got:.2e}, the PyTorch path's allows {bound:.2e}"
+        )
 
 
 def bits(x: Tensor) -> Tensor:
@@ -118,6 +120,39 @@ def poisoned_memory() -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
+@contextmanager
+def guarded_memory() -> Iterator[None]:
+    """Put what ``torch.empty`` and ``empty_like`` give between guards; writing there is an error.
+
+    Everything in between is NaN, too.
+    """
+    blocks: list[tuple[Tensor, int]] = []
+    empty, guard = torch.empty, 1 << 14
+
+    def guarded(*size: Any, **options: Any) -> Tensor:
+        wanted = torch.Size(size[0] if isinstance(size[0], Sequence) else size)
+        block = empty(wanted.numel() + 2 * guard, **options)
+        block.fill_(math.nan if block.is_floating_point() else torch.iinfo(block.dtype).max)
+        blocks.append((block, wanted.numel()))
+        return block[guard : guard + wanted.numel()].view(wanted)
+
+    def guarded_like(x: Tensor, **options: Any) -> Tensor:
+        return guarded(x.shape, **({"dtype": x.dtype, "device": x.device} | options))
+
+    with (
+        mock.patch.object(torch, "empty", guarded),
+        mock.patch.object(torch, "empty_like", guarded_like),
+    ):
+        yield
+    assert blocks, "nothing was allocated through torch.empty"
+    for block, used in blocks:
+        for part in (block[:guard], block[guard + used :]):
+            expected = torch.full_like(
+                part, math.nan if part.is_floating_point() else torch.iinfo(part.dtype).max
+            )
+            assert torch.equal(bits(part), bits(expected)), "written outside of a tensor"
+
+
 def _inside(x: Tensor, before: tuple[int, int, int], after: tuple[int, int, int]) -> Tensor:
     """Return a view of ``x``'s values in a larger block of NaN."""
     shape = [b + n + a for b, n, a in zip(before, x.shape, after, strict=True)]
@@ -137,7 +172,7 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "inside_nan_odd": lambda x: _inside(x, (2, 1, 3), (5, 2, 2)),
     "misaligned": _misaligned,
     "heads_first": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
-    "every_other": lambda x: _inside(x.repeat_interleave(2, 2), (0, 0, 0), (0, 0, 1))[..., :-1:2],
+    "every_other": lambda x: _inside(x.repeat_interleave(2, 2), (0, 0, 0), (0, 0, 8))[..., ::2],
     "dim_outermost": lambda x: x.permute(2, 0, 1).contiguous().permute(1, 2, 0),
 }
 """Views ``[T, H, D]`` of the values of a contiguous tensor, laid out as callers happen to."""

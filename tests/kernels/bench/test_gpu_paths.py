@@ -134,7 +134,7 @@ def test_memory_and_host_rows(memory: dict[str, int]) -> None:
     found = {(row.mode, row.metric, row.unit) for row in report.rows}
     assert found == {
         (mode, metric, unit)
-        for mode in ("fwd", "bwd", "fwd+bwd")
+        for mode in ("fwd", "bwd", "fwd+bwd", "build")
         for metric, unit in (("host", "us"), ("memory", "bytes"))
     }
     assert all(row.ours and row.cache == "" and row.gate == "green" for row in report.rows)

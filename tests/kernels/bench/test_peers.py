@@ -127,6 +127,14 @@ def test_backends_are_forced_inside_and_free_outside() -> None:
     assert _verdict(run) == Gate("green")
 
 
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="the interpreter's; measured runs gate the compiled kernels"
+)
+def test_our_kernels_pass_the_gate_in_the_interpreter() -> None:
+    assert attention_peers._triton(CPU) is None  # the tests' own environment asks for it
+    assert _verdict(attention_peers.ours_run("triton", _inputs("BABY"))) == Gate("green")
+
+
 def test_what_is_not_there_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     reasons = {peer.name: peer.available(CPU) for peer in peers("attention")}

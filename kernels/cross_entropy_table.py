@@ -1,3 +1,0 @@
-PER_LANE=8
-RowConfig=None
-row_config=None

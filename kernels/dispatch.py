@@ -36,7 +36,7 @@ class _Implementation:
 
 _registry: dict[str, list[_Implementation]] = {}
 _forced: dict[str, str] = {}
-_logged: set[tuple[str, str, str]] = set()
+_logged: set[tuple[str, str, str, torch.dtype]] = set()
 _strict = False
 
 
@@ -145,8 +145,9 @@ def _where(tensor: Tensor) -> str:
 def _say(op: str, name: str, tensor: Tensor, reasons: list[str]) -> None:
     if torch.compiler.is_compiling():  # Eager code logs; traced code must not.
         return
-    where = _where(tensor)
-    if (op, name, where) in _logged:
+    key = (op, name, tensor.device.type, tensor.dtype)
+    if key in _logged:
         return
-    _logged.add((op, name, where))
-    log.info("%s on %s: %s%s", op, where, name, f" ({'; '.join(reasons)})" if reasons else "")
+    _logged.add(key)
+    passed_over = f" ({'; '.join(reasons)})" if reasons else ""
+    log.info("%s on %s: %s%s", op, _where(tensor), name, passed_over)

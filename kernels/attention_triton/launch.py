@@ -34,8 +34,14 @@ def aligned(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format)
 
 
-def _launch(kernel: Any, grid: int, row: Config, *arguments: object, **constants: object) -> None:
-    kernel[(grid,)](*arguments, num_warps=row.warps, num_stages=row.stages, **constants)
+def _launch(
+    kernel: Any, grid: int, row: Config, q: Tensor, *rest: object, **constants: object
+) -> None:
+    # Triton launches on the current device, which need not be the tensors'.
+    if q.is_cuda and q.device.index != torch.cuda.current_device():
+        with torch.cuda.device(q.device):
+            return _launch(kernel, grid, row, q, *rest, **constants)
+    kernel[(grid,)](q, *rest, num_warps=row.warps, num_stages=row.stages, **constants)
 
 
 def forward(

@@ -48,14 +48,22 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+def words(process: psutil.Process) -> list[str]:
+    """The command line, empty when the process ends while it is asked."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # A zombie is one too.
+        return []
+
+
 def ranks_of(processes: list[psutil.Process]) -> list[psutil.Process]:
     """The training processes, without the launcher above and the loader's workers below them."""
-    training = [p for p in processes if "--config" in p.cmdline() and is_rank(p)]
+    training = [p for p in processes if "--config" in words(p) and is_rank(p)]
     return [p for p in training if p.parent() not in training]
 
 
 def is_rank(process: psutil.Process) -> bool:
-    return not any("deepspeed" in word for word in process.cmdline())
+    return not any("deepspeed" in word for word in words(process))
 
 
 def newest_step(run_dir: Path) -> int:
@@ -101,7 +109,7 @@ def test_killed_runs_resume_bit_for_bit(reference, corpus, tmp_path):
         process.poll()
         killed = time.monotonic()
         while alive(processes[1:]) or process.poll() is None:
-            assert time.monotonic() - killed < 10, [p.cmdline() for p in alive(processes)]
+            assert time.monotonic() - killed < 10, [words(p) for p in alive(processes)]
             time.sleep(0.05)
     assert kills >= MOMENTS - 1
     launch(config, "--resume", "auto", ranks=ranks)
@@ -158,6 +166,6 @@ def test_ranks_whose_launcher_dies_while_they_start_leave(corpus, tmp_path, targ
     (processes[0] if target == "runner" else inner).kill()
     killed = time.monotonic()
     while process.poll() is None or alive(processes[1:]):
-        assert time.monotonic() - killed < 10, [p.cmdline() for p in alive(processes)]
+        assert time.monotonic() - killed < 10, [words(p) for p in alive(processes)]
         time.sleep(0.05)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -81,7 +81,7 @@ def forward(
     }
     document = (q, k, v, out, lse, start, stop, groups, seed, *strides, *scalars)
     if groups is None:
-        c = config("tiled_fwd", dim, q.dtype)
+        c = config("tiled_fwd", dim, q.dtype, heavy=softcap > 0.0 or start2 is not None)
         _launch(
             tiled_fwd_kernel, -(-total // c.block_q) * heads, c,
             q, k, v, out, lse, start, stop, start2, stop2, seed, *strides, *scalars,

@@ -58,12 +58,12 @@ def _on(path: str, **changes: Any) -> Problem:
 def _frozen_problems() -> list[Problem]:
     """One problem for each dtype and tile of every padded head dimension of the frozen table.
 
-    "Tiles" 0 and 1 are rows of the tiled path, 1 for scores with a soft cap (and branches).
+    "Tiles" 0 and 1 are rows of the tiled path, 1 for scores with a soft cap (or grouped queries).
     """
     problems: list[Problem] = []
     for dim, itemsize, tile in sorted({(dim, size, tile) for _, dim, size, tile in frozen()}):
         for dtype in (FP32,) if itemsize == 4 else (FP16, BF16):
-            heads, kv = {FP32: (2, 1), FP16: (4, 4), BF16: (4, 2)}[dtype]
+            heads, kv = {FP32: (2, 1 if tile else 2), FP16: (4, 4), BF16: (4, 2)}[dtype]
             form = "window" if dtype == FP16 else "prefix"
             options = {"softcap": 2.0} if tile == 1 else {}
             lengths = BY_TILE[tile if tile > 1 else 0]

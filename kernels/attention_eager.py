@@ -20,6 +20,7 @@ from .attention_blocks import Options
 from .intervals import Intervals
 from .layout import PaddedLayout, Segments, build_layout
 from .reference import attention_reference
+from .second import refuse_second
 
 __all__ = ["attention_dense", "attention_padded"]
 
@@ -82,8 +83,8 @@ class _Blocks(torch.autograd.Function):
         return out, lse
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        refuse_second("attention")
         q, k, v, seed = ctx.saved_tensors
         grads = attention_blocks.backward(grad, q, k, v, seed, ctx.layout, ctx.options)
         return (*grads, None, None, None, None)

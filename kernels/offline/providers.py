@@ -12,6 +12,14 @@ __all__ = ["PROVIDERS", "all_cases"]
 PROVIDERS = {
     "attention": "kernels.attention_triton.offline",
     "intervals": "kernels.intervals_triton",
+    "cross_entropy": "kernels.cross_entropy.offline",
+    "pairs": "kernels.pairs.offline",
+    "norm": "kernels.rows.norm_offline",
+    "activations": "kernels.rows.activations_offline",
+    "rotary": "kernels.rows.rotary_offline",
+    "embedding": "kernels.embedding.offline",
+    "adamw": "kernels.optimizer.offline",
+    "augment": "kernels.augment.offline",
 }
 """Op to the module whose ``offline_cases()`` lists its cases."""
 

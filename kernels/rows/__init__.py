@@ -1,0 +1,1 @@
+"""Ops that read a row once: norms with their residual, activations, rotary positions."""

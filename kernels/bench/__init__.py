@@ -8,7 +8,7 @@ what came out. A new op is a module named in `load_ops` that registers itself:
     register_case(Case("norm", "N768", "...", spec))
     register_peer(Peer("norm", "triton", "...", available, make, ours=True))
 
-and its targets are lines of `gates.TARGETS`.
+and its targets are a tuple ``TARGETS`` in a module that `gates.targets` names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ import importlib
 
 __all__ = ["load_ops"]
 
-_OPS = ("attention_cases", "attention_peers", "sdpa_peers", "interval_cases")
+_OPS = (
+    "attention_cases", "attention_peers", "sdpa_peers", "interval_cases",
+    "cross_entropy_cases", "cross_entropy_peers", "pairs_cases", "pairs_peers",
+    "row_op_cases", "row_op_peers", "augment_cases", "augment_peers",
+    "embedding_cases", "embedding_peers", "adamw_cases", "adamw_peers",
+)  # fmt: skip
 
 
 def load_ops() -> None:

@@ -6,13 +6,20 @@ limit, or with the measured copy rate. Ratios are taken inside one report: one p
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from .results import Report, Row
 
-__all__ = ["TARGETS", "Outcome", "Target", "best_peer", "evaluate", "headline"]
+__all__ = ["Outcome", "Target", "best_peer", "evaluate", "headline", "targets"]
+
+_MODULES = (
+    "attention_gates", "cross_entropy_gates", "pairs_gates", "row_op_gates",
+    "augment_gates", "embedding_gates", "adamw_gates",
+)  # fmt: skip
+"""Where the targets of each op stand, in a tuple ``TARGETS``."""
 
 Kind = Literal["ratio", "limit", "copy share", "per byte"]
 
@@ -69,36 +76,10 @@ class Outcome:
         return "met, stretch too" if self.holds(self.target.stretch) else "met"
 
 
-def _ratio(
-    case: str, mode: str, peer: str, gate: float | None, stretch: float | None = None
-) -> Target:
-    who = {"best": "the best peer", "sdpa_cudnn": "cuDNN", "flash_attn_4": "flash-attn-4"}
-    name = f"{case} {mode} against {who.get(peer, peer)}"
-    return Target(name, "ratio", case, mode, gate, stretch, peer)
-
-
-TARGETS: tuple[Target, ...] = (
-    _ratio("P1", "fwd", "varlen", 1.5),
-    _ratio("P1", "bwd", "varlen", 2.0),
-    _ratio("P1", "fwd", "flex", 3.0),
-    _ratio("P1", "bwd", "flex", 3.0),
-    Target("P1 fwd, ms", "limit", "P1", "fwd", 0.16),
-    Target("P1 bwd, ms", "limit", "P1", "bwd", 0.34),
-    Target("P1 fwd, share of the copy rate", "copy share", "P1", "fwd", None, 0.75),
-    Target("P1 bwd, share of the copy rate", "copy share", "P1", "bwd", None, 0.70),
-    _ratio("BABY", "fwd+bwd", "best", 3.0, 6.0),
-    _ratio("P2", "fwd+bwd", "varlen", 3.0, 5.0),
-    Target("prefix-LM against causal, fwd", "per byte", "P1", "fwd", 1.10, 1.03, "P1-causal"),
-    Target("prefix-LM against causal, bwd", "per byte", "P1", "bwd", 1.10, 1.03, "P1-causal"),
-    _ratio("L64", "fwd", "sdpa_cudnn", 1.0),
-    _ratio("L64", "bwd", "sdpa_cudnn", 0.7, 0.9),
-    _ratio("L64", "fwd", "flash_attn_4", None, 0.95),
-    Target("host cost of P1 fwd, µs", "limit", "P1", "fwd", 25.0, 12.0, metric="host"),
-    Target("host cost of P1 bwd, µs", "limit", "P1", "bwd", 35.0, 12.0, metric="host"),
-    Target("building the intervals of P1, ms", "limit", "P1", "build", 0.020, op="intervals"),
-    Target("host cost of building them, µs", "limit", "P1", "build", 20.0, op="intervals",
-           metric="host"),
-)  # fmt: skip
+def targets() -> tuple[Target, ...]:
+    """Return the targets of all ops, in the order of their modules."""
+    found = (importlib.import_module(f"{__package__}.{name}").TARGETS for name in _MODULES)
+    return tuple(target for listed in found for target in listed)
 
 
 def headline(report: Report, op: str, case: str, mode: str, metric: str = "time") -> Row | None:
@@ -115,9 +96,9 @@ def best_peer(report: Report, op: str, case: str, mode: str) -> Row | None:
     return min(found, key=lambda row: row.p50 or 0.0) if found else None
 
 
-def evaluate(reports: Sequence[Report], targets: Sequence[Target] = TARGETS) -> list[Outcome]:
+def evaluate(reports: Sequence[Report]) -> list[Outcome]:
     """Return each target's outcome: its worst among the GPU reports that hold what it needs."""
-    return [_evaluate(reports, target) for target in targets]
+    return [_evaluate(reports, target) for target in targets()]
 
 
 def _evaluate(reports: Sequence[Report], target: Target) -> Outcome:

@@ -33,7 +33,10 @@ __all__ = ["METRICS", "SCHEMA", "Report", "Row", "header", "load", "save"]
 SCHEMA = 1
 METRICS = {"time": "ms", "host": "us", "memory": "bytes", "none": ""}
 """Metrics and their units; ``none`` is the row of a peer that was not timed, and says why."""
-_PEER_PACKAGES = ("flash-attn", "flash-attn-4", "nvidia-cutlass-dsl", "nvidia-cudnn-frontend")
+_PEER_PACKAGES = (
+    "flash-attn", "flash-attn-4", "nvidia-cutlass-dsl", "nvidia-cudnn-frontend", "liger-kernel",
+    "cut-cross-entropy", "quack-kernels", "open_clip_torch", "inf-cl", "torchvision",
+)  # fmt: skip
 
 
 @dataclass

@@ -13,7 +13,10 @@ import matplotlib.image
 import pytest
 from support.bench_reports import CEILINGS, SLOWER, report, row
 
-from kernels.bench.gates import TARGETS, Outcome, Target, best_peer, evaluate, headline
+from kernels.bench import load_ops
+from kernels.bench.cases import cases, find_op
+from kernels.bench.gates import Outcome, Target, best_peer, evaluate, headline, targets
+from kernels.bench.peers import peers
 from kernels.bench.plot import _spread, draw
 from kernels.bench.results import Report, load, save
 from kernels.bench.tables import BEGIN, END, refuse_smoke, render, update_readme
@@ -132,13 +135,18 @@ def test_targets_are_taken_from_the_right_rows() -> None:
     assert _outcome(found, "building the intervals of P1, ms").value == 0.006
 
 
-def test_every_target_names_a_case_and_mode_there_is() -> None:
-    first = report()
-    for target in TARGETS:
-        if target.op == "attention":
-            assert first.find(case=target.case, mode=target.mode), target.name
+def test_every_target_names_a_case_mode_and_peer_there_is() -> None:
+    load_ops()
+    assert len({target.name for target in targets()}) == len(targets())
+    for target in targets():
+        assert target.mode in find_op(target.op).modes, target.name
+        known = {case.name for case in cases(target.op)}
+        assert target.case in known, target.name
         if target.kind == "per byte":
-            assert first.find(case=target.peer), target.name
+            assert target.peer in known, target.name
+        if target.kind == "ratio":
+            names = {peer.name for peer in peers(target.op)}
+            assert target.peer in names | {"best"}, target.name
 
 
 def test_what_is_missing_says_why() -> None:

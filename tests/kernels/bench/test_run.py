@@ -210,7 +210,7 @@ def test_list_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--op", "tension"], "--op: one of attention, intervals expected, got 'tension'"),
+        (["--op", "tension"], "expected, got 'tension'"),
         (["--case", "P9", "--list"], "--case: one of P1,"),
         (["--peers", "nobody", "--smoke"], "--peers: all, ours or some of triton,"),
         (["--table", "/nowhere.json"], "/nowhere.json: No such file"),

@@ -102,15 +102,15 @@ class Assembly:
 
     def maker(
         self, phase: PhaseConfig, split: str, plan: Plan, tower: VisionTower,
-        store: FeatureStore | None, *, rank: int, size: int,
+        store: FeatureStore | None, *, rank: int, size: int, pending: bool = False,
     ) -> RowMaker | PairMaker:
-        """What turns the plan's samples into this rank's batches."""
+        """What turns the plan's samples into this rank's batches (``pending``: see `Pictures`)."""
         pairs = self.corpus.pairs(split)
         training = split == TRAIN
         pictures = Pictures(
             rows=np.asarray(pairs.row), store=store, mean=tower.mean, std=tower.std,
             augment=phase.augment if training else None,
-            seed=stream_seed(self.config.seed, phase.name, "augment"),
+            seed=stream_seed(self.config.seed, phase.name, "augment"), pending=pending,
         )
         if phase.objective == "contrastive":
             if training and plan.budget % size:

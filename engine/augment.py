@@ -63,8 +63,15 @@ class AugmentConfig(Section):
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Standard deviation of the blur in pixels, (least, most). CVCL: (0.1, 2)."""
 
+    fused: bool = False
+    """Crop, flip and colours in one pass (`kernels.augment_images`): the same draws, but
+    torchvision's definitions, which average over all pixels where a crop shrinks and clamp after
+    each change of colour. Made for GPUs; not with ``rotate``, ``translate`` or ``zoom``."""
+
     @model_validator(mode="after")
     def _ranges(self) -> AugmentConfig:
+        if self.fused and (self.rotate or self.translate or self.zoom is not None):
+            raise ValueError("fused: true does not rotate, translate or zoom; accepted: false")
         for name in ("crop_scale", "crop_ratio", "zoom", "blur_sigma"):
             bounds = getattr(self, name)
             if bounds is not None and not 0 < bounds[0] <= bounds[1]:

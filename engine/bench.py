@@ -1,8 +1,9 @@
 """``python -m engine.bench``: what the data path and the feature store are worth, in one run.
 
-Three tables: pictures per second of the two loaders; real tokens in a packed row beside padded
-batches; and the time of an epoch of the connector and joint phases with the tower in the loop,
-with the feature store, and for the language model alone.
+Four tables: pictures per second of the two loaders; real tokens in a packed row beside padded
+batches; the time of an epoch of the connector and joint phases with the tower in the loop, with the
+feature store, and for the language model alone; and a step with our losses and row ops beside
+plain PyTorch's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine import bench_loader, zero
+from engine import bench_loader, bench_ops, zero
 from engine.assemble import TRAIN, assemble
 from engine.batches import Plan
 from engine.checkpoints import Checkpoints
@@ -200,6 +201,13 @@ def report(results: dict[str, Any]) -> str:
                 f"{stored / alone:.2f}); tower forwards with the store: "
                 f"{times['feature store: tower forwards']}"
             )
+    if "ops" in results:
+        lines += ["", "forward and backward with our losses and row ops beside plain PyTorch's"]
+        for name, row in results["ops"].items():
+            lines.append(
+                f"  {name:<38} {1e3 * row['ours']:9.2f} ms, plain {1e3 * row['plain']:9.2f} ms, "
+                f"ratio {row['ours / plain']:.3f}"
+            )
     return "\n".join(lines)
 
 
@@ -210,7 +218,8 @@ def _value(value: Any) -> str:
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m engine.bench", description=__doc__)
-    parser.add_argument("--only", choices=["loader", "packing", "store"], action="append")
+    tables = ["loader", "packing", "store", "ops"]
+    parser.add_argument("--only", choices=tables, action="append")
     parser.add_argument("--pictures", type=int, default=2000, help="pictures of the loader table")
     parser.add_argument("--store-pictures", type=int, default=256)
     parser.add_argument("--tower", default="resnext50_32x4d", help="tower of the store table")
@@ -219,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeat", type=int, default=3, help="epochs per loader; the best counts")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args(argv)
-    wanted = args.only or ["loader", "packing", "store"]
+    wanted = args.only or tables
     results: dict[str, Any] = {"torch": torch.__version__, "threads": torch.get_num_threads()}
     if "packing" in wanted:
         results["packing"] = packing_shares(caption_lengths(135_000))
@@ -232,6 +241,8 @@ def main(argv: list[str] | None = None) -> int:
             torch.set_num_threads(threads)
     if "store" in wanted:
         results["store"] = epoch_times(args.store_pictures, args.tower, args.size, args.tokens)
+    if "ops" in wanted:
+        results["ops"] = bench_ops.op_costs()
     print(report(results))
     if args.out:
         write_atomically(args.out, json.dumps(results, indent=1) + "\n")

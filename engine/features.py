@@ -19,12 +19,13 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from engine.augment import AugmentConfig, augment, normalise
+from engine.augment import AugmentConfig
 from engine.corpus_read import Corpus
 from engine.files import fsync, write_atomically
 from engine.guard import gigabytes, require_space
 from engine.images import DataConfig, open_images
 from engine.models.vision import VisionTower, tower_hash
+from engine.prepare import prepare
 from engine.schema import Section
 from engine.zero import World
 
@@ -199,8 +200,9 @@ def _fill(place: Path, corpus: Corpus, split: str, views: Views, tower: VisionTo
     with open_images(corpus, split, size=image_size, config=data) as images:
         for batch in images.stream(entries % num, sizes):
             stop = done + len(batch)
+            batch = batch.to(world.device)
             pictures = _prepare(batch, np.arange(done, stop) % num, done // num, views, tower)
-            features = tower(pictures.to(world.device, dtype)).to(_DTYPES[config.dtype])
+            features = tower(pictures.to(dtype)).to(_DTYPES[config.dtype])
             features = features.cpu().contiguous()
             raw = features.view(torch.uint16) if config.dtype == "bfloat16" else features
             array[done:stop] = raw.numpy()
@@ -223,7 +225,5 @@ def _fill(place: Path, corpus: Corpus, split: str, views: Views, tower: VisionTo
 
 def _prepare(batch: torch.Tensor, rows: np.ndarray, view: int, views: Views,
              tower: VisionTower) -> torch.Tensor:
-    if views.augment is None:
-        return normalise(batch, tower.mean, tower.std)
-    return augment(batch, rows, config=views.augment, seed=views.seed, epoch=view,
+    return prepare(batch, rows, config=views.augment, seed=views.seed, epoch=view,
                    mean=tower.mean, std=tower.std)

@@ -13,11 +13,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from engine.augment import AugmentConfig, augment, normalise
+from engine.augment import AugmentConfig
 from engine.batches import Plan, deal, stream_seed
 from engine.features import FeatureStore
 from engine.images import ImageStream
 from engine.models.row import Row
+from engine.prepare import Pending
 from engine.rows import Documents, RaggedTexts, build_row
 
 
@@ -32,8 +33,8 @@ class Micro:
     """Contrastive: start of each utterance in ``tokens``, int64 [N]."""
     labels: torch.Tensor | None = None
     """Contrastive: group of each pair, int64 [N]; None = every pair is its own."""
-    images: torch.Tensor | None = None
-    """Normalised pictures, float [N, 3, S, S]."""
+    images: torch.Tensor | Pending | None = None
+    """Normalised pictures, float [N, 3, S, S], or what `to` makes them of."""
     features: torch.Tensor | None = None
     """Stored features, [N, P, C]."""
 
@@ -43,6 +44,8 @@ class Micro:
         for name, value in vars(self).items():
             if isinstance(value, Row):
                 moved.row = value.to(device)
+            elif isinstance(value, Pending):
+                moved.images = value.to(device, dtype)
             elif value is not None:
                 target = dtype if name in ("images", "features") else value.dtype
                 setattr(moved, name, value.to(device, target, non_blocking=True))
@@ -100,23 +103,20 @@ class Pictures:
     std: tuple[float, float, float]
     augment: AugmentConfig | None
     seed: int
+    pending: bool = False
+    """Leave normalisation and augmentation to the device that gets the pictures."""
 
     def prepare(
         self, samples: np.ndarray, pictures: torch.Tensor | None, epoch: int
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor | Pending | None, torch.Tensor | None]:
         """``(images, features)`` of ``samples``: exactly one of them is not None."""
         rows = self.rows[samples]
         if self.store is not None:
             return None, self.store.read(rows, epoch)
         assert pictures is not None
-        if self.augment is None or not self.augment.enabled:
-            return normalise(pictures, self.mean, self.std), None
-        images = augment(
-            # Keyed by the pair, so that two utterances of one picture see it differently.
-            pictures, samples, config=self.augment, seed=self.seed, epoch=epoch,
-            mean=self.mean, std=self.std,
-        )
-        return images, None
+        # Keyed by the pair, so that two utterances of one picture see it differently.
+        images = Pending(pictures, samples, self.augment, self.seed, epoch, self.mean, self.std)
+        return images if self.pending else images.to(pictures.device, torch.float32), None
 
 
 class RowMaker(Maker):

@@ -143,6 +143,7 @@ class PhaseRun:
         return self.assembly.maker(
             self.phase, split, plan, self.tower, stores.get(split),
             rank=self.world.rank, size=self.world.size,
+            pending=self.world.device.type == "cuda",
         )
 
     def stream(self, split: str) -> ImageStream | None:

@@ -34,6 +34,10 @@ class OptimConfig(Section):
     """Global gradient-norm limit; 0 = off. DeepSpeed clips when this is left out of its own
     configuration, so it is always written there."""
 
+    implementation: Literal["torch", "kernels"] = "torch"
+    """``kernels``: `kernels.AdamW`, one launch for all of a rank's parameters (ZeRO stages 0 to 2);
+    ``torch``: PyTorch's fused one. Clipping is DeepSpeed's with both."""
+
     schedule: Literal["cosine", "linear", "constant", "plateau"] = "cosine"
     """Shape after warm-up. ``plateau`` multiplies by ``plateau_factor`` whenever the validation
     loss has not improved for ``plateau_patience`` validations (CVCL)."""

@@ -22,6 +22,7 @@ from torch import nn
 
 from engine.optim import OptimConfig
 from engine.schema import Section
+from kernels import AdamW
 
 log = logging.getLogger("babyvlm")
 
@@ -193,10 +194,26 @@ def deepspeed_config(
             "stage3_max_reuse_distance": 1_000_000_000,
         },
         "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": optim.implementation == "kernels",
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
         "dump_state": False,
     }
+
+
+def _optimizer(
+    groups: list[dict[str, Any]], config: ZeroConfig, optim: OptimConfig, world: World
+) -> torch.optim.Optimizer:
+    options: dict[str, Any] = {"lr": optim.lr, "betas": optim.betas, "eps": optim.eps}
+    if optim.implementation == "torch":
+        fused = world.device.type == "cuda" or None
+        return torch.optim.AdamW(groups, **options, fused=fused)
+    if config.stage == 3:
+        raise ValueError(
+            "optim.implementation: kernels does not work with zero.stage 3; accepted: stage 0, 1 "
+            "or 2, or implementation torch"
+        )
+    return AdamW(groups, **options)
 
 
 class Zero:
@@ -212,10 +229,7 @@ class Zero:
             bf16=dtype == torch.bfloat16,
             trained=sum(p.numel() for group in groups for p in group["params"]),
         )
-        optimizer = torch.optim.AdamW(
-            groups, lr=optim.lr, betas=optim.betas, eps=optim.eps,
-            fused=world.device.type == "cuda" or None,
-        )
+        optimizer = _optimizer(groups, config, optim, world)
         self.engine, self.optimizer, _, _ = _deepspeed().initialize(
             model=module, optimizer=optimizer, config=settings, dist_init_required=False,
         )

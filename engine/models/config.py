@@ -8,7 +8,7 @@ from pydantic import Field
 
 from engine.models.connector import ConnectorConfig
 from engine.models.contrastive_config import ContrastiveConfig
-from engine.models.decoder import DecoderConfig
+from engine.models.decoder_config import DecoderConfig
 from engine.models.vision import VisionConfig
 from engine.schema import Section
 

@@ -1,7 +1,7 @@
 """The contrastive model: CVCL (Vong et al., Science 2024).
 
 A picture is the mean of its features, projected; a text is the mean of its word embeddings; both
-have unit length, and InfoNCE pulls pairs together.
+have unit length, and InfoNCE (or the pairwise sigmoid loss) pulls pairs together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from engine.models.config import ModelConfig
 from engine.models.contrastive_config import ContrastiveConfig
 from engine.models.vision import VisionTower
-from kernels import contrastive_loss
+from kernels import contrastive_loss, sigmoid_loss
 from kernels.collectives import Group
 
 MAX_LOGIT_SCALE = 100.0
@@ -40,6 +40,18 @@ class Temperature(nn.Module):
         return self.log_scale.float().exp().clamp(max=MAX_LOGIT_SCALE)
 
 
+class Bias(nn.Module):
+    """The number added to every logit of the sigmoid loss."""
+
+    def __init__(self, config: ContrastiveConfig) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(config.initial_bias))
+
+    def forward(self) -> Tensor:
+        """Return it, a scalar."""
+        return self.value.float()
+
+
 class Projection(nn.Module):
     """Mean over a picture's tokens, then linear: ``[N, P, C]`` to ``[N, dim]``."""
 
@@ -47,6 +59,7 @@ class Projection(nn.Module):
         super().__init__()
         self.linear = nn.Linear(dim, config.dim)
         self.temperature = Temperature(config)
+        self.bias = Bias(config) if config.loss == "sigmoid" else None
 
     def forward(self, features: Tensor) -> Tensor:
         """Project; not yet of unit length."""
@@ -61,7 +74,7 @@ class ContrastiveModel(nn.Module):
         self.vision, self.projection, self.words = tower, projection, words
 
     def parts(self) -> dict[str, nn.Module]:
-        """The parts that phases name. A learned temperature belongs to the projection."""
+        """The parts that phases name. Temperature and bias belong to the projection."""
         return {"vision": self.vision, "projection": self.projection, "words": self.words}
 
     def embed_images(self, images: Tensor) -> Tensor:
@@ -91,7 +104,7 @@ class ContrastiveModel(nn.Module):
         labels: Tensor | None = None,
         group: Group | str | None = None,
     ) -> Tensor:
-        """Return this rank's share of the mean InfoNCE loss (`kernels.contrastive_loss`).
+        """Return this rank's share of the loss (`kernels.contrastive_loss`, `sigmoid_loss`).
 
         Args:
             tokens: int64, the texts' ids back to back.
@@ -108,7 +121,9 @@ class ContrastiveModel(nn.Module):
             assert features is not None
             picture = self.embed_features(features)
         text = self.embed_texts(tokens, offsets)
-        scale = self.projection.temperature()
+        scale, bias = self.projection.temperature(), self.projection.bias
+        if bias is not None:
+            return sigmoid_loss(picture, text, scale, bias(), labels=labels, group=group)
         return contrastive_loss(picture, text, scale, labels=labels, group=group)
 
 

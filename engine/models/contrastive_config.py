@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from engine.schema import Section
@@ -18,6 +20,14 @@ class ContrastiveConfig(Section):
 
     learn_temperature: bool = False
     """Train the temperature (as CLIP does). Published: false."""
+
+    loss: Literal["infonce", "sigmoid"] = "infonce"
+    """``infonce``: each picture picks its text among the batch's, and the reverse (published);
+    ``sigmoid``: each pair is a question of its own (SigLIP, Zhai et al. 2023), which starts well
+    with ``temperature: 0.1``."""
+
+    initial_bias: float = -10.0
+    """Added to every logit of the sigmoid loss, and learned. SigLIP: -10."""
 
     word_std: float = Field(default=1.0, gt=0)
     """Standard deviation of fresh word embeddings. Published: 1; smaller ones turn faster."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine.models.decoder import DecoderConfig
+from engine.models.decoder_config import DecoderConfig
 
 State = dict[str, Tensor]
 

@@ -78,16 +78,48 @@ def test_a_finished_run_is_left_as_it_is(one_rank):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_two_ranks_give_the_losses_of_one_at_every_zero_stage(stage, corpus, one_rank, tmp_path):
+@pytest.mark.parametrize(
+    ("stage", "optimizer"), [(1, "torch"), (2, "torch"), (3, "torch"), (1, "kernels")]
+)
+def test_two_ranks_give_the_losses_of_one(stage, optimizer, corpus, one_rank, tmp_path):
     """Tolerance 5e-4 relative over all phases: sums are taken in another order."""
     tree = without_dropout(tmp_path / "run", corpus)
     tree["zero"]["stage"] = stage
+    for phase in tree["phases"]:
+        phase["optim"]["implementation"] = optimizer
     launch(write_config(tmp_path / "run.yaml", tree), ranks=2)
     expected, found = metrics(one_rank[1]), metrics(tmp_path / "run")
     assert expected.keys() == found.keys()
     for step, loss in expected.items():
         assert found[step] == pytest.approx(loss, rel=5e-4), (stage, step)
+
+
+@pytest.mark.slow
+def test_our_optimizer_goes_on_where_it_was(corpus, tmp_path):
+    """ZeRO's flat partition, stage 2, stopped after each of two steps; and what it refuses."""
+
+    def run(name, **changes):
+        tree = without_dropout(tmp_path / name, corpus, **changes)
+        tree["phases"] = tree["phases"][1:2]
+        tree["phases"][0] |= {"max_steps": 4}
+        tree["phases"][0]["optim"]["implementation"] = "kernels"
+        tree["zero"]["stage"] = 2
+        return write_config(tmp_path / f"{name}.yaml", tree)
+
+    launch(run("whole"))
+    for _ in range(2):
+        launch(run("parts", stop={"max_time_s": 1e-3}), "--resume", "auto")
+    assert 0 < len(metrics(tmp_path / "parts")) < 4
+    launch(run("parts"), "--resume", "auto")
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+    tree = tiny_config(tmp_path / "no", corpus)
+    tree["zero"]["stage"] = 3
+    tree["phases"][0]["optim"]["implementation"] = "kernels"
+    done = launch(write_config(tmp_path / "no.yaml", tree), ok=False)
+    assert done.returncode == 2
+    assert "optim.implementation: kernels does not work with zero.stage 3" in done.stderr
 
 
 def test_losses_equal_a_plain_fp32_adamw_loop(one_rank):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from engine.models.config import ModelConfig
 from engine.models.contrastive import ContrastiveModel, build_contrastive
-from kernels.reference import contrastive_loss_reference
+from kernels.reference import contrastive_loss_reference, sigmoid_loss_reference
 
 VISION = {
     "name": "resnet",
@@ -73,3 +73,20 @@ def test_temperature_fixed_or_learned() -> None:
     assert model.projection.temperature.log_scale.grad.abs() > 0
     with pytest.raises(ValueError, match="either images or features"):
         model(TOKENS, OFFSETS)
+
+
+@pytest.mark.parametrize("labels", [None, torch.tensor([1, 0, 1])])
+def test_sigmoid_loss_with_its_learned_bias(labels: torch.Tensor | None) -> None:
+    assert _model().projection.bias is None
+    model = _model(loss="sigmoid", temperature=0.1, initial_bias=-3.0)
+    features = torch.randn(3, 4, 16)
+    loss = model(TOKENS, OFFSETS, features=features, labels=labels)
+    want = sigmoid_loss_reference(
+        model.embed_features(features), model.embed_texts(TOKENS, OFFSETS), 10.0, -3.0,
+        labels=labels,
+    )  # fmt: skip
+    torch.testing.assert_close(loss, want)
+    loss.backward()
+    assert model.projection.bias is not None
+    assert model.projection.bias.value.grad.abs() > 0
+    assert "bias.value" in dict(model.parts()["projection"].named_parameters())

@@ -9,7 +9,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from engine.models import transformers_weights as names
 from engine.models.cache import KeyValueCache
-from engine.models.decoder import Decoder, DecoderConfig
+from engine.models.decoder import Decoder
+from engine.models.decoder_config import DecoderConfig
 from kernels import intervals
 
 VOCAB = 2350

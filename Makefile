@@ -31,7 +31,7 @@ quickstart: setup ## build the picture book, train on it, evaluate, caption a he
 	  $(PYTHON_RUN) -m engine.generate --model $(RUN)/generative/model --image "$$picture"
 
 test: setup ## all tests, with the coverage of engine and dataprep
-	@$(PYTHON_RUN) -m pytest -q --cov=engine --cov=dataprep --cov-report=term
+	@$(PYTHON_RUN) -m pytest -q -n 2 --dist loadgroup --cov=engine --cov=dataprep --cov-report=term
 
 test-gpu: ## the kernel tests at full size, on a machine with an NVIDIA GPU
 	@$(or $(wildcard $(PYTHON_RUN)),python3) -m pytest -q tests/kernels

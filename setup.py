@@ -27,6 +27,7 @@ DEV = [
     "pyright[nodejs]>=1.1.400",
     "pytest>=8,<10",
     "pytest-cov>=7",
+    "pytest-xdist>=3.6",
     "ruff>=0.15",
     "transformers>=5,<6",
 ]

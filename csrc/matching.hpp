@@ -1,0 +1,135 @@
+// Assignment of rows to columns by auction over short candidate lists, with a proof for all pairs.
+//
+// Every row keeps the columns that were best for it when its list was made, and a bound on all
+// others: prices only rise, so what was not good enough then never will be. A row whose list can
+// no longer prove its next move is parked until somebody makes it a new one (`begin`, `collect`,
+// `finish`) at the prices of that moment.
+//
+// Auction: Bertsekas 1988, asymmetric form: prices start at 0, columns nobody takes stay there.
+// Exact mode: shortest augmenting paths (Jonker and Volgenant 1987) on the same lists.
+
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <queue>
+#include <vector>
+
+namespace babyvlm {
+
+constexpr double kNone = -std::numeric_limits<double>::infinity();
+
+struct Candidate {
+    std::int32_t column;
+    float value;  // similarity, of float32 inputs summed in double
+    float worth;  // value - price when the list was made, rounded up: never less than it is now
+};
+
+struct List {
+    std::vector<Candidate> entries;  // by falling worth, then rising column
+    double outside = kNone;          // value - price of any column that is not listed is at most this
+};
+
+class Assignment {
+  public:
+    // rows [n, dim], columns [m, dim]: kept by reference. groups [m] or null: each column's source,
+    // of which at most limits[source] columns may be taken. reject: worth of leaving a row out.
+    Assignment(const float* rows, std::size_t n, const float* columns, std::size_t m,
+               std::size_t dim, const std::int32_t* groups, std::vector<std::int64_t> limits,
+               double reject);
+
+    // New lists of `keep` columns for these rows, from tiles of rows x columns similarities.
+    // `collect` and `finish` may run in several threads on different rows.
+    void begin(const std::int32_t* rows, std::size_t count, std::size_t keep);
+    void collect(std::size_t first, std::size_t count, const float* tile, std::size_t stride,
+                 std::int64_t first_column, std::size_t width);
+    void collect_listed(std::size_t first, std::size_t count, const float* worth,
+                        const std::int64_t* column, std::size_t width);
+    void finish(std::size_t first, std::size_t count);
+
+    // A list given as it is: the row has no other columns.
+    void give(std::int32_t row, const std::int32_t* columns, const float* values,
+              std::size_t count);
+
+    // Bids until every row is matched, rejected or parked, at most so many; how many were made.
+    std::int64_t bid(double epsilon, std::int64_t most);
+    // The same by augmenting paths: optimal when no row is parked. At most so many paths.
+    std::int64_t augment(std::int64_t most);
+
+    std::vector<std::int32_t> parked() const;
+    // Of these: whose list was new and still too short to prove anything.
+    std::vector<std::int32_t> stuck() const;
+    std::size_t waiting() const { return queue_.size() + deferred_.size(); }
+    double total() const;  // of matched similarities, and `reject` for each row left out
+    double bound() const;  // no assignment has a larger total
+
+    double price(std::int32_t column) const {
+        return groups_ == nullptr ? prices_[column]
+                                  : std::max(prices_[column], levels_[groups_[column]]);
+    }
+    std::size_t rows() const { return n_; }
+    std::size_t columns() const { return m_; }
+
+    // All that a later process needs to go on.
+    std::vector<double> prices_;         // [m]
+    std::vector<double> levels_;         // price of each group's cheapest place, [groups]
+    std::vector<std::int32_t> column_of_;  // [n]; -1: not yet, -2: left out
+    std::vector<std::int32_t> row_of_;     // [m]; -1: free
+    std::vector<double> values_;           // [n]: similarity of each row to its column
+    std::vector<List> lists_;              // [n]
+    std::vector<std::int8_t> parked_;      // 1: needs a new list; 2: has one since, and waits
+    std::vector<std::int8_t> fresh_;       // whether no bid was made since the list was
+    void requeue();  // after a change of the above: rows without a column wait again
+
+  private:
+    struct Best {
+        double first = kNone, second = kNone;
+        std::int32_t column = -1;
+    };
+    struct Node {
+        double distance;
+        std::int32_t column;
+        bool operator>(const Node& other) const {
+            return distance != other.distance ? distance > other.distance : column > other.column;
+        }
+    };
+    enum class Path { found, wants_list, none };
+
+    Best best_of(std::int32_t row) const;
+    void take(std::int32_t row, std::int32_t column, double value, double price);
+    void release(std::int32_t column);
+    void lift_level(std::int32_t group);
+    void reduce_rows();
+    Path grow(std::int32_t root);
+    float similarity(std::int32_t row, std::int32_t column) const;
+    double listed(std::int32_t row, std::int32_t column) const;
+
+    const float* row_data_;
+    const float* column_data_;
+    std::size_t n_, m_, dim_;
+    const std::int32_t* groups_;
+    std::vector<std::int64_t> limits_, taken_;
+    using Places = std::priority_queue<Node, std::vector<Node>, std::greater<>>;
+    std::vector<Places> places_;  // taken columns of each group by price, with stale entries
+    double reject_, largest_column_ = 0.0;
+
+    std::vector<std::int32_t> queue_;  // rows to serve, last first
+    std::vector<std::int32_t> deferred_;  // rows whose path needs a new list of some row
+    bool reduced_ = false;
+
+    std::vector<double> distance_;     // of columns, in one search for a path
+    std::vector<std::int32_t> from_;   // the row that reached a column
+    std::vector<std::int32_t> touched_, done_;  // columns with a distance; those with the final one
+
+    // A refresh: rows, buffers of up to 2 keep candidates, worth of the keep-th best so far.
+    std::vector<std::int32_t> asked_;
+    std::vector<std::vector<Candidate>> found_;
+    std::vector<float> least_;
+    std::vector<char> cut_;  // whether any column was turned away
+    std::vector<float> current_;  // prices rounded to float
+    std::size_t keep_ = 0;
+};
+
+}  // namespace babyvlm

@@ -201,9 +201,10 @@ class _Solver:
         began = time.perf_counter()
         num_columns = max(self.shape[1], 1)
         again = self.at.rounds > 0
+        show = self.show and len(asked) * num_columns > 10**8  # less is done at once
         with tqdm(
             total=len(asked) * num_columns, unit="pair", unit_scale=True, leave=False,
-            disable=not self.show,
+            disable=not show,
             desc=f"round {self.at.rounds + 1}: lists of {len(asked):,} rows",
         ) as bar:  # fmt: skip
 

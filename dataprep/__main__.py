@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+_COMMANDS = ("sources", "tools", "similarity", "rewrite", "transfer", "evalsets", "provenance")
+"""Packages whose ``cli`` adds commands, in the order of a corpus's way."""
 
 
 def _picturebook(arguments: argparse.Namespace) -> None:
@@ -26,6 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     book.add_argument("--seed", type=int, default=0, help="seed of splits, templates and foils")
     book.add_argument("--force", action="store_true", help="replace an existing corpus")
     book.set_defaults(run=_picturebook)
+    for name in _COMMANDS:
+        importlib.import_module(f"dataprep.{name}.cli").add_commands(commands)
     return parser
 
 
@@ -38,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was written", file=sys.stderr)
+        print("error: interrupted; the same command goes on or begins again", file=sys.stderr)
         return 130
     return 0
 

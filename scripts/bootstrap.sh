@@ -57,6 +57,7 @@ pip() { "$VENV/bin/python" -m pip --disable-pip-version-check -q "$@"; }
 export DS_BUILD_OPS=0
 say "installing Python packages (about 6 GB, a few minutes the first time)"
 pip install -r requirements.txt
+pip install --no-deps -r requirements-standin.txt
 if ! "$VENV/bin/python" -c 'import importlib.metadata as m; m.version("ffcv")' 2>/dev/null; then
   say "compiling FFCV"
   pc=$(mktemp -d)

@@ -1,0 +1,1 @@
+"""Builders of evaluation sets from any corpus: trials, proposals, pictures, pruning, review."""

@@ -1,0 +1,1 @@
+"""What a corpus or an evaluation set says about itself: Croissant metadata and a datasheet."""

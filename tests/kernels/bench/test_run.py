@@ -211,7 +211,7 @@ def test_list_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
     ("args", "message"),
     [
         (["--op", "tension"], "expected, got 'tension'"),
-        (["--case", "P9", "--list"], "--case: one of P1,"),
+        (["--case", "P9", "--list"], "expected, got 'P9'"),
         (["--peers", "nobody", "--smoke"], "--peers: all, ours or some of triton,"),
         (["--table", "/nowhere.json"], "/nowhere.json: No such file"),
         (["--readme", "x.md"], "--readme: needs --table"),

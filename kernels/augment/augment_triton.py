@@ -46,6 +46,11 @@ class Config:
     warps: int
 
 
+MEASURED: dict[tuple[int, int], Config] = {}
+"""Exceptions to the rule: rows that were faster on a GPU, as ``python -m kernels.tune`` prints
+them. Keys are the arguments of `config`."""
+
+
 def config(height: int, width: int) -> Config:
     """Return the frozen configuration for pictures of ``height`` x ``width``.
 
@@ -53,6 +58,8 @@ def config(height: int, width: int) -> Config:
     are 32 pixels side by side, whose bytes lie in one or two lines of the cache, and a thread has
     four rows, which share the weights of its column. 224 = 7 x 32.
     """
+    if (measured := MEASURED.get((height, width))) is not None:
+        return measured
     columns = min(32, max(4, 1 << (width - 1).bit_length()))
     rows = min(16, max(4, 1 << (height - 1).bit_length()))
     return Config(rows, columns, max(1, min(4, rows * columns // 128)))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure everything on a GPU machine without network, in under ten minutes.
+# Measure everything on a GPU machine without network, in runs of under ten minutes.
 #
 #   kernels/bench/gpu.sh OUT_DIR [WHEELS_DIR]
 #
@@ -7,7 +7,13 @@
 # WHEELS_DIR holds wheels of further peers, and *.tar.xz of packages too large for a wheel, unpacked
 # beside them; both go into a private folder. flash-attn-4 is measured in a run of its own.
 # Environment: PYTHON (python3), LIMIT (540 seconds), BENCH_ARGS (more arguments, such as --smoke),
-# BENCH_COMMIT (the commit, where the files came without git).
+# BENCH_COMMIT (the commit, where the files came without git), OPS (some ops only), APPEND=1 (keep
+# what OUT_DIR holds). No case begins in the last third of the time, so run it once for attention
+# and once, or twice, for the rest:
+#
+#   OPS="attention intervals" kernels/bench/gpu.sh out wheels
+#   OPS="linear_cross_entropy linear_logprobs contrastive_loss sigmoid_loss" APPEND=1 ...
+#   OPS="layer_norm rms_norm bias_gelu swiglu rotary augment_images embedding adamw" APPEND=1 ...
 set -euo pipefail
 
 if [ $# -lt 1 ] || [ $# -gt 2 ]; then
@@ -24,6 +30,10 @@ python=${PYTHON:-python3}
 limit=${LIMIT:-540}
 begin=$SECONDS
 read -ra more <<<"${BENCH_ARGS:-}"
+read -ra ops <<<"${OPS:-}"
+[ ${#ops[@]} -eq 0 ] || ops=(--op "${ops[@]}")
+first=()
+[ -z "${APPEND:-}" ] || first=(--append)
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export PYTHONUNBUFFERED=1
 
@@ -48,19 +58,20 @@ bench() { # SECONDS ARGUMENTS...: no case begins in the last third of the time
   local seconds=$1
   shift
   timeout --signal=INT --kill-after=10 "$seconds" \
-    "$python" -m kernels.bench --out "$out/results.json" --limit $((seconds * 2 / 3)) "$@" \
-    "${more[@]}" 2>&1 | tee -a "$out/log.txt"
+    "$python" -m kernels.bench --out "$out/results.json" --limit $((seconds * 2 / 3)) \
+    "${ops[@]}" "$@" "${more[@]}" 2>&1 | tee -a "$out/log.txt"
 }
 
-rm -f "$out/results.json" "$out/log.txt"
+[ -n "${APPEND:-}" ] || rm -f "$out/results.json" "$out/log.txt"
 status=0
 left=$((limit - (SECONDS - begin)))
-if "$python" -c 'import flash_attn.cute' 2>/dev/null; then
-  bench $((left * 3 / 5)) --peers all,-flash_attn_4 || status=$?
+if [[ " ${OPS:-attention} " == *" attention "* ]] &&
+  "$python" -c 'import flash_attn.cute' 2>/dev/null; then
+  bench $((left * 3 / 5)) --peers all,-flash_attn_4 "${first[@]}" || status=$?
   left=$((limit - (SECONDS - begin)))
   bench "$left" --op attention --peers triton,flash_attn_4,sdpa_cudnn,varlen --append || status=$?
 else
-  bench "$left" --peers all || status=$?
+  bench "$left" --peers all "${first[@]}" || status=$?
 fi
 if [ -f "$out/results.json" ]; then
   "$python" -m kernels.bench --table "$out/results.json" --plot "$out" "${more[@]}" \

@@ -47,6 +47,11 @@ class Config:
     """Programs of the backward."""
 
 
+MEASURED: dict[tuple[str, int, int], Config] = {}
+"""Exceptions to the rule: rows that were faster on a GPU, as ``python -m kernels.tune`` prints
+them. Keys are the arguments of `config`."""
+
+
 def config(kernel: Literal["fwd", "bwd"], columns: int, itemsize: int) -> Config:
     """Return the frozen configuration.
 
@@ -57,6 +62,8 @@ def config(kernel: Literal["fwd", "bwd"], columns: int, itemsize: int) -> Config
     reads one tile ahead. Where rows are no multiple of 8 columns nothing can be read ahead, and the
     backward holds 4 elements a thread (8 at 4,096).
     """
+    if (measured := MEASURED.get((kernel, columns, itemsize))) is not None:
+        return measured
     wide = columns % 8 == 0
     row_bytes = padded(columns) * itemsize
     share = 32 if wide or kernel == "fwd" else 4 * itemsize  # bytes of a thread

@@ -7,6 +7,8 @@ halves of a head. Legend: T rows, H heads, D head dimension; R rows and B heads 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -15,17 +17,33 @@ from torch import Tensor
 from ..attention_triton.common import elements
 from .common_triton import launch
 
-__all__ = ["config", "turn"]
+__all__ = ["Config", "config", "turn"]
 
-NUM_WARPS = 4
 HALVES = 2048
 """Elements of each half in a tile: 16 a thread. Counted for sm_90, to be measured."""
 
 
-def config(heads: int, half: int) -> tuple[int, int]:
-    """Return the rows and heads of a tile; ``heads``: the fewest of q's and k's."""
+@dataclass(frozen=True)
+class Config:
+    """How the kernel is compiled."""
+
+    rows: int
+    heads: int
+    """Of a tile."""
+    warps: int = 4
+
+
+MEASURED: dict[tuple[int, int], Config] = {}
+"""Exceptions to the rule: rows that were faster on a GPU, as ``python -m kernels.tune`` prints
+them. Keys are the arguments of `config`."""
+
+
+def config(heads: int, half: int) -> Config:
+    """Return the frozen configuration; ``heads``: the fewest of q's and k's."""
+    if (measured := MEASURED.get((heads, half))) is not None:
+        return measured
     block = min(8, 1 << (heads - 1).bit_length())
-    return max(1, HALVES // (block * padded(half))), block
+    return Config(max(1, HALVES // (block * padded(half))), block)
 
 
 def padded(half: int) -> int:
@@ -135,14 +153,14 @@ def turn(
     q, cos, sin = _ready(q, unit), _ready(cos, 1), _ready(sin, 1)
     k = None if k is None else _ready(k, unit)
     kv = 0 if k is None else k.shape[1]
-    rows, block = config(min(heads, kv or heads), dim // 2)
-    tiles = -(-heads // block) - (-kv // block)
+    c = config(min(heads, kv or heads), dim // 2)
+    tiles = -(-heads // c.heads) - (-kv // c.heads)
     strides = [None if x is None else x.stride(at) // unit for x in (q, k) for at in (0, 1)]
     launch(
-        rotary_kernel, (-(-total // rows) * tiles,), q,
+        rotary_kernel, (-(-total // c.rows) * tiles,), q,
         q, k, cos, sin, q_out, k_out, total, *strides, cos.stride(0), sin.stride(0),
-        Q_HEADS=heads, K_HEADS=kv, HALF=dim // 2, HALF_PAD=padded(dim // 2), ROWS=rows,
-        HEADS=block, INVERSE=inverse, num_warps=NUM_WARPS,
+        Q_HEADS=heads, K_HEADS=kv, HALF=dim // 2, HALF_PAD=padded(dim // 2), ROWS=c.rows,
+        HEADS=c.heads, INVERSE=inverse, num_warps=c.warps,
     )  # fmt: skip
     return q_out, k_out
 

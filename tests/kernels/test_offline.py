@@ -35,6 +35,13 @@ def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+ROWS = """
+import json, sys
+from kernels.offline import all_cases
+print(json.dumps([(case.kernel, case.row) for case in all_cases(sys.argv[1])]))
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("op", PROVIDERS)
 def test_frozen_configurations_compile_without_spills(op: str, tmp_path: Path) -> None:
@@ -50,6 +57,10 @@ def test_frozen_configurations_compile_without_spills(op: str, tmp_path: Path) -
         tensor_core = {"wgmma": case["wgmma"], "mma.sync": case["mma_sync"]}
         for instruction, count in tensor_core.items():
             assert (count > 0) == (case["expect"] == instruction), label
+    every = _run("-c", ROWS, op)
+    assert {(case["kernel"], str(case["row"])) for case in found} == {
+        (kernel, str(row)) for kernel, row in json.loads(every.stdout)
+    }, every.stderr
     if op == "attention":
         assert {tuple(case["row"]) for case in found} == set(frozen())
         expected = {key: config.expect for key, config in frozen().items()}

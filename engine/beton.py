@@ -148,7 +148,8 @@ class BetonWriter:
 
     def abort(self) -> None:
         """Close and remove what was spooled; the file itself was never begun."""
-        self._spool.close()
+        with suppress(OSError):  # a full disk also refuses what was still to be flushed
+            self._spool.close()
         self._spool_path.unlink(missing_ok=True)
 
     def __enter__(self) -> BetonWriter:

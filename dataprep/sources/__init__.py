@@ -1,0 +1,1 @@
+"""Files as their owners hold them, read into the corpus format."""

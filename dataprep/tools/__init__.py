@@ -1,0 +1,1 @@
+"""Checking, showing and mixing corpora."""

@@ -19,7 +19,7 @@ def pack_best_fit(
 class Assignment:
     """Rows to columns by auction or augmenting paths over lists, see csrc/matching.hpp.
 
-    ``dataprep.matching`` is the way to use it. Arrays given to the constructor are kept, not copied.
+    ``dataprep.matching`` is the way to use it. The constructor keeps its arrays, it does not copy.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ import io
 import os
 import shutil
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 

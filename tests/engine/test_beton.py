@@ -171,3 +171,17 @@ def test_we_read_ffcvs_writer(tmp_path):
         for row, (pixels, _) in enumerate(samples):
             difference = reader.pixels(row).astype(int) - pixels.astype(int)
             assert abs(difference).max() <= tolerance
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    """Closing flushes, and so may fail once more while the first failure is being handled."""
+    writer = BetonWriter(tmp_path / "a.beton")
+
+    class Full:
+        def close(self):
+            raise OSError(28, "No space left on device")
+
+    writer._spool.close()
+    monkeypatch.setattr(writer, "_spool", Full())
+    writer.abort()
+    assert not list(tmp_path.iterdir())

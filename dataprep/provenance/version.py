@@ -25,7 +25,7 @@ def code_version() -> str:
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*")):
-        if path.is_file() and path.suffix in {".py", ".txt", ".j2", ".html"}:
+        if path.is_file() and path.suffix in {".py", ".txt", ".j2", ".html", ".yaml"}:
             digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
             digest.update(path.read_bytes())
     return f"{installed}+{digest.hexdigest()[:12]}"

@@ -66,15 +66,22 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path) ->
     fill(tmp_path / "whole")
     draw = np.random.default_rng(5)
     killed, starts = 0, []
+
+    def done() -> int:
+        facts = tmp_path / "a" / "facts.json"
+        return json.loads(facts.read_text())["done"] if facts.exists() else 0
+
     for _ in range(60):
         child = multiprocessing.get_context("fork").Process(target=_slowly, args=(tmp_path / "a",))
         child.start()
-        time.sleep(draw.uniform(0.01, 0.07))
+        before = starts[-1] if starts else 0
+        while child.is_alive() and done() <= before:  # by progress, not by the clock
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.01))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         killed += child.exitcode == -signal.SIGKILL
-        facts = tmp_path / "a" / "facts.json"
-        starts.append(json.loads(facts.read_text())["done"] if facts.exists() else 0)
+        starts.append(done())
         if child.exitcode == 0:
             break
     assert killed >= 3 and starts == sorted(starts) and starts[killed - 1] > 0

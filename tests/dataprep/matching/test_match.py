@@ -97,6 +97,18 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     assert np.array_equal(one.prices, two.prices)
 
 
+def test_similarities_of_another_device_prove_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of a GPU, which hands over the best of each tile, on PyTorch's CPU."""
+    monkeypatch.setattr(solve, "FIRST_KEEP", 16)
+    rows, columns = video(500, 2000)
+    best = optimum(rows, columns)
+    found = match(rows, columns, device="cpu:0", **SMALL)
+    assert best - 500e-4 - 1e-3 <= found.total <= best + 1e-3
+    assert found.bound >= best - 1e-3 and found.rounds > 1
+    exact = match(rows, columns, device="cpu:0", exact=True, **SMALL)
+    assert exact.total == pytest.approx(best, abs=1e-3)
+
+
 def test_little_memory_gives_a_matching_as_good() -> None:
     rows, columns = video(600, 2000)
     little = match(rows, columns, memory_bytes=1 << 20, **SMALL)

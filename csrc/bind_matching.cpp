@@ -190,13 +190,24 @@ void bind_matching(py::module_& module) {
                  py::gil_scoped_release release;
                  return h.it->bid(epsilon, most);
              }, py::arg("epsilon"), py::arg("most"))
+        .def("unsettle", [](Held& h) {
+                 py::gil_scoped_release release;
+                 h.it->unsettle();
+             })
         .def("augment", [](Held& h, std::int64_t most) {
                  py::gil_scoped_release release;
                  return h.it->augment(most);
              }, py::arg("most"))
+        .def("lower", [](Held& h, std::int64_t most) {
+                 py::gil_scoped_release release;
+                 return h.it->lower(most);
+             }, py::arg("most"))
+        .def("settle", [](Held& h) {
+                 py::gil_scoped_release release;
+                 return h.it->settle();
+             })
         .def("parked", [](const Held& h) { return copy(h.it->parked()); })
         .def("stuck", [](const Held& h) { return copy(h.it->stuck()); })
-        .def("waiting", [](const Held& h) { return h.it->waiting(); })
         .def("total", [](const Held& h) { return h.it->total(); })
         .def("bound", [](const Held& h) { return h.it->bound(); })
         .def("prices", [](const Held& h) {

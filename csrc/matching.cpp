@@ -12,10 +12,6 @@ constexpr double kForbidden = 1e30;  // a price nobody pays
 constexpr std::size_t kStep = 64;    // columns looked at together
 constexpr float kUlp = 0x1p-24f;     // relative error of one float32 operation
 
-bool better(const Candidate& a, const Candidate& b) {
-    return a.worth != b.worth ? a.worth > b.worth : a.column < b.column;
-}
-
 // First step from `from` on in which a worth above `least` may be; `width` when there is none.
 #if defined(__linux__) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 __attribute__((target_clones("avx512f", "avx2", "default")))
@@ -45,8 +41,9 @@ Assignment::Assignment(const float* rows, std::size_t n, const float* columns, s
                        std::size_t dim, const std::int32_t* groups,
                        std::vector<std::int64_t> limits, double reject)
     : prices_(m, 0.0), levels_(limits.size(), 0.0), column_of_(n, -1), row_of_(m, -1),
-      values_(n, 0.0), lists_(n), row_data_(rows), column_data_(columns), n_(n), m_(m), dim_(dim),
-      groups_(groups), limits_(std::move(limits)), reject_(reject), parked_(n, 1), fresh_(n, 0) {
+      values_(n, 0.0), lists_(n), parked_(n, 1), fresh_(n, 0), row_data_(rows),
+      column_data_(columns), n_(n), m_(m), dim_(dim), groups_(groups), limits_(std::move(limits)),
+      reject_(reject) {
     for (std::size_t j = 0; j < m && dim > 0; ++j) {
         double sum = 0.0;
         for (std::size_t k = 0; k < dim; ++k) sum += double(columns[j * dim + k]) * columns[j * dim + k];
@@ -161,6 +158,13 @@ void Assignment::finish(std::size_t first, std::size_t count) {
             one.value = similarity(row, one.column);
             const double now = double(one.value) - price(one.column);
             one.worth = std::nextafter(static_cast<float>(now), std::numeric_limits<float>::infinity());
+        }
+        const std::int32_t own = column_of_[row];  // in the exact mode rows keep what they have
+        if (own >= 0 && std::none_of(found.begin(), found.end(),
+                                     [&](const Candidate& one) { return one.column == own; })) {
+            const auto value = static_cast<float>(values_[row]);
+            found.push_back({own, value, std::nextafter(static_cast<float>(values_[row] - price(own)),
+                                                        std::numeric_limits<float>::infinity())});
         }
         std::sort(found.begin(), found.end(), better);
         list.entries.assign(found.begin(), found.end());
@@ -305,6 +309,10 @@ double Assignment::total() const {
 double Assignment::bound() const {
     double sum = 0.0;
     for (std::size_t i = 0; i < n_; ++i) {
+        if (column_of_[i] >= 0 && prices_[column_of_[i]] >= kForbidden) {
+            sum += values_[i];  // it has no other column: what it bids is what it pays
+            continue;
+        }
         const Best best = best_of(static_cast<std::int32_t>(i));
         sum += std::max({best.first, lists_[i].outside, reject_});
     }
@@ -313,7 +321,7 @@ double Assignment::bound() const {
     }
     for (std::size_t j = 0; j < m_; ++j) {
         const double level = groups_ == nullptr ? 0.0 : levels_[groups_[j]];
-        if (level < kForbidden) sum += std::max(prices_[j] - level, 0.0);
+        if (level < kForbidden && prices_[j] < kForbidden) sum += std::max(prices_[j] - level, 0.0);
     }
     return sum;
 }

@@ -6,7 +6,7 @@
 // `finish`) at the prices of that moment.
 //
 // Auction: Bertsekas 1988, asymmetric form: prices start at 0, columns nobody takes stay there.
-// Exact mode: shortest augmenting paths (Jonker and Volgenant 1987) on the same lists.
+// Exact mode: the auction's matching made optimal on its lists (augmenting.cpp).
 
 #pragma once
 
@@ -26,6 +26,10 @@ struct Candidate {
     float value;  // similarity, of float32 inputs summed in double
     float worth;  // value - price when the list was made, rounded up: never less than it is now
 };
+
+inline bool better(const Candidate& a, const Candidate& b) {
+    return a.worth != b.worth ? a.worth > b.worth : a.column < b.column;
+}
 
 struct List {
     std::vector<Candidate> entries;  // by falling worth, then rising column
@@ -55,13 +59,18 @@ class Assignment {
 
     // Bids until every row is matched, rejected or parked, at most so many; how many were made.
     std::int64_t bid(double epsilon, std::int64_t most);
-    // The same by augmenting paths: optimal when no row is parked. At most so many paths.
+
+    // The exact mode, when no row waits: `unsettle`, `augment` and then `lower` until they have
+    // nothing to do (at most so many paths a call), `settle`: the number of rows that it parked.
+    // The matching is optimal when there are none.
+    void unsettle();
     std::int64_t augment(std::int64_t most);
+    std::int64_t lower(std::int64_t most);
+    std::int64_t settle();
 
     std::vector<std::int32_t> parked() const;
     // Of these: whose list was new and still too short to prove anything.
     std::vector<std::int32_t> stuck() const;
-    std::size_t waiting() const { return queue_.size() + deferred_.size(); }
     double total() const;  // of matched similarities, and `reject` for each row left out
     double bound() const;  // no assignment has a larger total
 
@@ -95,14 +104,22 @@ class Assignment {
             return distance != other.distance ? distance > other.distance : column > other.column;
         }
     };
-    enum class Path { found, wants_list, none };
+    struct Asker {
+        std::int32_t row;
+        float value;
+    };
+    using Places = std::priority_queue<Node, std::vector<Node>, std::greater<>>;
 
     Best best_of(std::int32_t row) const;
     void take(std::int32_t row, std::int32_t column, double value, double price);
     void release(std::int32_t column);
     void lift_level(std::int32_t group);
-    void reduce_rows();
-    Path grow(std::int32_t root);
+    double profit(std::int32_t row) const;
+    void relist();
+    bool grow(std::int32_t root);
+    void turn_lists();
+    void sink(std::int32_t root);
+    void forget();
     float similarity(std::int32_t row, std::int32_t column) const;
     double listed(std::int32_t row, std::int32_t column) const;
 
@@ -111,17 +128,20 @@ class Assignment {
     std::size_t n_, m_, dim_;
     const std::int32_t* groups_;
     std::vector<std::int64_t> limits_, taken_;
-    using Places = std::priority_queue<Node, std::vector<Node>, std::greater<>>;
     std::vector<Places> places_;  // taken columns of each group by price, with stale entries
     double reject_, largest_column_ = 0.0;
 
     std::vector<std::int32_t> queue_;  // rows to serve, last first
-    std::vector<std::int32_t> deferred_;  // rows whose path needs a new list of some row
-    bool reduced_ = false;
 
+    double tolerance_ = 0.0;           // of the exact mode: what rounding leaves of two equal worths
+    std::vector<double> base_;         // prices when the lists were last brought up to date
     std::vector<double> distance_;     // of columns, in one search for a path
-    std::vector<std::int32_t> from_;   // the row that reached a column
+    std::vector<std::int32_t> from_;   // the row, or column, that reached a column
     std::vector<std::int32_t> touched_, done_;  // columns with a distance; those with the final one
+    std::vector<std::int32_t> sinks_;  // free columns that still have a price
+    std::vector<std::size_t> askers_;  // where a column's part of asking_ begins, [m + 1]
+    std::vector<Asker> asking_;        // the rows that list a column
+    bool sinking_ = false;
 
     // A refresh: rows, buffers of up to 2 keep candidates, worth of the keep-th best so far.
     std::vector<std::int32_t> asked_;

@@ -88,18 +88,20 @@ BASELINES: dict[str, Callable[..., Matching]] = {
 
 
 def top_candidates(
-    rows: Embeddings, columns: Embeddings, keep: int
+    rows: Embeddings, columns: Embeddings, keep: int, prices: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
     """Return each row's ``keep`` most similar columns as a sparse matrix: starts, columns, values.
 
-    Columns of a row rise, as SciPy wants them.
+    Columns of a row rise, as SciPy wants them. With ``prices [m]`` the best are those of similarity
+    less price: near-duplicate rows then list columns enough for all of them.
     """
     keep = min(keep, len(columns))
     listed = np.empty((len(rows), keep), np.int32)
     values = np.empty((len(rows), keep), np.float32)
     for first in range(0, len(rows), 512):
         part = _product(rows[first : first + 512], columns)
-        best = np.sort(np.argpartition(part, len(columns) - keep, axis=1)[:, -keep:], axis=1)
+        worth = part if prices is None else part - prices.astype(np.float32)
+        best = np.sort(np.argpartition(worth, len(columns) - keep, axis=1)[:, -keep:], axis=1)
         listed[first : first + 512] = best
         values[first : first + 512] = np.take_along_axis(part, best, axis=1)
     starts = np.arange(len(rows) + 1, dtype=np.int64) * keep

@@ -64,12 +64,17 @@ def _run(folder: Path, method: str, options: dict[str, Any], to: Any) -> None:
 
 
 def _graph(folder: Path, keep: int, to: Any) -> None:
-    """In a process of its own: three solvers on one sparse graph, lists not counted."""
+    """In a process of its own: three solvers on one sparse graph, lists not counted.
+
+    A row lists its best columns at the auction's prices: those that are most similar are the same
+    for all frames of a long scene, and too few.
+    """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
     rows, columns = _embeddings(folder)
-    starts, listed, values = top_candidates(rows, columns, keep)
+    prices = match(rows, columns, progress=False).prices
+    starts, listed, values = top_candidates(rows, columns, keep, prices)
     shape = (len(rows), len(columns))
     graph = csr_array((3.0 - values.astype(np.float64), listed, starts), shape)
 
@@ -94,6 +99,13 @@ def _graph(folder: Path, keep: int, to: Any) -> None:
         row |= {"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
         to.put(row)
     to.put(None)
+
+
+def _said(row: dict[str, Any]) -> dict[str, Any]:
+    """Print that a method is done, for the slow ones take minutes."""
+    took = f"{row['seconds']:.2f} s" if "seconds" in row else row["error"]
+    print(f"{row['method']}: {took}", flush=True)
+    return row
 
 
 def _table(results: list[dict[str, Any]], best: float) -> str:
@@ -146,14 +158,14 @@ def main(argv: list[str] | None = None) -> int:
             queue = spawn.Queue()
             process = spawn.Process(target=_run, args=(folder, method, options, queue))
             process.start()
-            results.append(queue.get())
+            results.append(_said(queue.get()))
             process.join()
         if args.graph:
             queue = spawn.Queue()
             process = spawn.Process(target=_graph, args=(folder, args.keep, queue))
             process.start()
             while (row := queue.get()) is not None:
-                results.append(row)
+                results.append(_said(row))
             process.join()
     totals = [row["total"] for row in results if "total" in row]
     print(_table(results, max(totals, default=1.0)))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataprep.matching.result import Matching
+from dataprep.matching.solve import settle
 
 __all__ = ["match_listed"]
 
@@ -48,16 +49,18 @@ def match_listed(
     # A price beyond this shows a set of rows that share too few columns (Bertsekas 1988, §5).
     limit = (num_rows + 1) * (float(np.ptp(values)) + epsilon) if len(values) else 0.0
     while made:
-        made = core.augment(SLICE) if exact else core.bid(epsilon, SLICE)
+        made = core.bid(epsilon, SLICE)
         bids += made
         prices = core.prices()
         if prices[prices < 1e29].max(initial=0.0) > limit:
             raise ValueError("listed: no full matching within the graph")
+    if exact:
+        settle(core)
     found = np.array(core.column_of())
     if (found < 0).any():
         raise ValueError("listed: no full matching within the graph")
     return Matching(
         found, np.array(core.similarity(), np.float32), core.total(), core.bound(),
         seconds={"all": time.perf_counter() - began}, bids=bids, prices=core.prices(),
-        method="augmenting paths" if exact else "auction",
+        method="auction and augmenting paths" if exact else "auction",
     )  # fmt: skip

@@ -41,7 +41,7 @@ class Matching:
     seconds: dict[str, float] = field(default_factory=dict)
     """Time of the parts: ``lists``, ``solve``."""
     bids: int = 0
-    """Bids of the auction, or augmenting paths in exact mode."""
+    """Bids of the auction."""
     prices: Floats | None = None
     """``[m]``: dual variable of each column, which `verify` takes."""
     levels: Floats | None = None

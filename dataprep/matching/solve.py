@@ -15,7 +15,7 @@ from dataprep.matching.progress import Progress, load_progress, problem_key, sav
 from dataprep.matching.result import Matching, Quota
 from dataprep.matching.tiles import Tiles
 
-__all__ = ["match"]
+__all__ = ["match", "settle"]
 
 FIRST_KEEP = 128
 """Columns of a row's first list."""
@@ -23,6 +23,16 @@ MOST_KEEP = 4096
 """Columns of its later ones, at most (exact mode: all)."""
 SLICE = 200_000
 """Bids between two looks at the clock and at signals."""
+PATHS = 1000
+"""Shortest paths between two such looks."""
+
+
+def settle(core: Any) -> int:
+    """Make an auction's matching optimal on its lists; return how many rows that does not prove."""
+    core.unsettle()
+    while core.augment(PATHS) or core.lower(PATHS):
+        pass
+    return core.settle()
 
 
 def match(
@@ -51,7 +61,8 @@ def match(
         rows: ``[n, d]``, floating; for cosine similarity of unit length.
         columns: ``[m, d]``. With fewer columns than rows every column gets a row instead.
         epsilon: what a bid adds, in units of similarity.
-        exact: find the optimum itself, by shortest augmenting paths (slower).
+        exact: find the optimum itself: rows that could do better at the auction's prices are
+            matched anew by shortest augmenting paths, until the bound is the total.
         quota: limits on the columns taken from each source (not with ``exact``).
         reject_below: leave a row out rather than give it a column less similar than that, or
             push another row that far down.
@@ -186,8 +197,8 @@ class _Solver:
             asked = self.core.parked()
             if len(asked):
                 self._refresh(asked, keep)
-            self._solve()
-            if not len(self.core.parked()):
+            self._bid()
+            if not len(self.core.parked()) and not (self.exact and self._settle()):
                 break
             if self.resume is not None:
                 self.at.keep, self.at.state = keep.copy(), self.core.state()
@@ -225,13 +236,18 @@ class _Solver:
         self.at.rounds += 1
         self.at.seconds["lists"] = self.at.seconds.get("lists", 0.0) + time.perf_counter() - began
 
-    def _solve(self) -> None:
+    def _bid(self) -> None:
         began = time.perf_counter()
-        made = 1
-        while made:
-            made = self.core.augment(2000) if self.exact else self.core.bid(self.epsilon, SLICE)
+        while made := self.core.bid(self.epsilon, SLICE):
             self.at.bids += made
         self.at.seconds["solve"] = self.at.seconds.get("solve", 0.0) + time.perf_counter() - began
+
+    def _settle(self) -> bool:
+        """Make the matching optimal on the lists; return whether some row needs a new one."""
+        began = time.perf_counter()
+        unproven = settle(self.core)
+        self.at.seconds["paths"] = self.at.seconds.get("paths", 0.0) + time.perf_counter() - began
+        return unproven > 0
 
     def _result(self) -> Matching:
         columns = np.array(self.core.column_of())
@@ -243,5 +259,5 @@ class _Solver:
             columns, similarity, self.core.total(), self.core.bound(), self.at.rounds,
             dict(self.at.seconds), self.at.bids, prices,
             None if self.quota is None else self.core.levels(), self.quota, self.reject_below,
-            "augmenting paths" if self.exact else "auction",
+            "auction and augmenting paths" if self.exact else "auction",
         )  # fmt: skip

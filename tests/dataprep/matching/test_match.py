@@ -49,14 +49,57 @@ def video(n: int, m: int, d: int = 32, seed: int = 0) -> tuple[Floats, Floats]:
 
 @pytest.mark.parametrize("part", range(10))
 def test_exact_mode_finds_scipys_optimum(part: int) -> None:
-    """500 instances in all: rectangular both ways, ties, duplicates, negative similarities."""
+    """500 instances in all: rectangular both ways, ties, duplicates, negative similarities.
+
+    A coarse auction leaves more for the paths to mend, forward and backward.
+    """
     for seed in range(50 * part, 50 * part + 50):
         rows, columns = instance(seed)
         best = optimum(rows, columns)
-        found = match(rows, columns, exact=True, **SMALL)
+        coarse = (1e-4, 0.1, 3.0)[seed // 3 % 3]
+        found = match(rows, columns, exact=True, epsilon=coarse, **SMALL)
         assert found.total == pytest.approx(best, abs=1e-4), seed
-        assert found.bound == pytest.approx(best, abs=1e-3), seed
+        assert found.bound == pytest.approx(best, abs=1e-4), seed
         assert (found.columns >= 0).sum() == min(len(rows), len(columns))
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_exact_mode_mends_what_a_coarse_auction_left(
+    part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short lists, coarse bids, rows left out: prices fall, bounds widen, lists are made anew."""
+    for seed in range(20 * part, 20 * part + 20):
+        draw = np.random.default_rng(seed)
+        n, m = int(draw.integers(20, 200)), int(draw.integers(20, 300))
+        monkeypatch.setattr(solve, "FIRST_KEEP", int(draw.choice([2, 3, 8])))
+        rows, columns = video(n, m, d=8, seed=seed)
+        floor = (None, 0.3, 0.6, 0.8)[seed % 4]
+        matrix = rows.astype(np.float64) @ columns.T
+        if floor is not None:
+            matrix = np.hstack([matrix, np.full((n, n), floor)])
+        best = matrix[linear_sum_assignment(matrix, maximize=True)].sum()
+        epsilon = float(draw.choice([1e-3, 1e-2, 0.1]))
+        found = match(rows, columns, exact=True, epsilon=epsilon, reject_below=floor, **SMALL)
+        assert found.total == pytest.approx(best, abs=1e-4), seed
+        assert found.bound == pytest.approx(best, abs=1e-4), seed
+
+
+@pytest.mark.parametrize("num_rows", [100, 200, 400])
+@pytest.mark.parametrize("epsilon", [1e-2, 1.0])
+def test_integer_costs_as_in_or_library(num_rows: int, epsilon: float) -> None:
+    """Square, costs uniform in 1..100 (Beasley 1990, `assign100` to `assign800`): many ties."""
+    costs = np.random.default_rng(num_rows).integers(1, 101, (num_rows, num_rows))
+    rows, columns = -costs.astype(np.float32), np.eye(num_rows, dtype=np.float32)
+    found = match(rows, columns, exact=True, epsilon=epsilon, **SMALL)
+    assert found.total == -costs[linear_sum_assignment(costs)].sum()
+    assert found.bound == pytest.approx(found.total, abs=1e-6)
+
+
+def test_one_row_one_column() -> None:
+    one = np.full((1, 1), 0.5, np.float32)
+    for exact in (False, True):
+        found = match(one, one, exact=exact, **SMALL)
+        assert (found.total, found.bound) == (0.25, 0.25)
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -68,7 +111,7 @@ def test_short_lists_grow_until_they_prove(
     monkeypatch.setattr(solve, "MOST_KEEP", 2 * keep)
     rows, columns = video(300, 900)
     best = optimum(rows, columns)
-    found = match(rows, columns, exact=exact, **SMALL)
+    found = match(rows, columns, exact=exact, epsilon=1e-2 if exact else 1e-4, **SMALL)
     assert found.rounds > 1
     assert best - 300e-4 - 1e-3 <= found.total <= best + 1e-3
     assert found.bound >= best - 1e-3
@@ -122,7 +165,8 @@ def test_rejection(floor: float, exact: bool) -> None:
     rows, columns = video(120, 90)
     matrix = np.hstack([rows @ columns.T, np.full((120, 120), floor)]).astype(np.float64)
     best = matrix[linear_sum_assignment(matrix, maximize=True)].sum()
-    found = match(rows, columns, reject_below=floor, exact=exact, **SMALL)
+    epsilon = 1e-2 if exact else 1e-4
+    found = match(rows, columns, reject_below=floor, exact=exact, epsilon=epsilon, **SMALL)
     assert found.total == pytest.approx(best, abs=1e-3 if exact else 120e-4 + 1e-3)
     assert found.bound >= best - 1e-3
     assert np.nanmin(found.similarity, initial=9.0) >= floor - (0 if exact else 1e-4)
@@ -136,7 +180,7 @@ def test_quota(limits: tuple[int, int, int]) -> None:
     The optimum under quotas is that of a linear program; solved here by HiGHS.
     """
     from scipy.optimize import linprog
-    from scipy.sparse import block_diag, csr_array, kron, vstack
+    from scipy.sparse import csr_array, kron, vstack
 
     rows, columns = video(60, 200)
     source = np.arange(200) % 3
@@ -144,7 +188,6 @@ def test_quota(limits: tuple[int, int, int]) -> None:
     per_row = kron(np.eye(60), np.ones((1, 200)))
     per_column = kron(np.ones((1, 60)), np.eye(200))
     per_source = csr_array((source[None] == np.arange(3)[:, None]).astype(float)) @ per_column
-    assert block_diag([1]).shape == (1, 1)
     best = -linprog(
         -matrix.ravel(), A_eq=per_row, b_eq=np.ones(60), A_ub=vstack([per_column, per_source]),
         b_ub=np.concatenate([np.ones(200), limits]), bounds=(0, 1), method="highs",

@@ -102,7 +102,7 @@ def test_the_best_pictures_with_their_words(
         assert match["similarity"] == pytest.approx(matrix[at, was], abs=1e-5)
         assert match["frame_view"] == frames.pairs("train").view[at]
         assert match["frames"] == frames.digest and match["pool"] == pool.digest
-        assert match["method"] == "augmenting paths"
+        assert match["method"] == "auction and augmenting paths"
         assert (pairs.utterance[at], pairs.source[at], pairs.group[at], pairs.view[at]) == (
             theirs.utterance[was], theirs.source[was], theirs.group[was], theirs.view[was])
         assert pairs.similarity[at] == 0.25  # of picture and words, as the pool had it

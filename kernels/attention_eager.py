@@ -17,6 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from . import attention_blocks, dispatch
 from .attention_blocks import Options
+from .doors import is_traced
 from .intervals import Intervals
 from .layout import PaddedLayout, Segments, build_layout
 from .reference import attention_reference
@@ -47,7 +48,7 @@ def attention_padded(
         # rows wait for.
         out = q + 0.0 * (k.sum() + v.sum())
         return out, q.new_zeros(q.shape[:2], dtype=torch.float32)
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+    if is_traced():
         mask = intervals
         out, lse = attention_forward(
             q, k, v, mask.cu_seqlens, mask.start, mask.stop, mask.branches, seed,

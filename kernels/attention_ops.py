@@ -9,24 +9,20 @@ Nothing here imports triton before the first launch.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import dispatch
+from . import dispatch, doors
+from .doors import is_traced
 from .intervals import Intervals
 
 __all__ = ["attention_triton", "refuse_triton"]
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # The most that a frozen row of D > 64 takes (A100, H100 and newer data-centre GPUs have it); those
 # of D <= 64 fit the 99 KiB of consumer GPUs.
 _WIDE_SHARED_BYTES = 131072
-_HAS_TRITON = importlib.util.find_spec("triton") is not None
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @torch.library.custom_op("babyvlm::attention_forward", mutates_args=())
@@ -177,8 +173,7 @@ def attention_triton(
                 direction, q.shape[2], q.dtype, intervals.max_len, softcap is not None
             )
             groups[at] = intervals.groups[tiles[at]] if tiles[at] else None
-    traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
-    door = attention_forward if traced else _Eager.apply
+    door = attention_forward if is_traced() else _Eager.apply
     out, lse = door(
         q, k, v, intervals.start, intervals.stop, intervals.start2, intervals.stop2,
         intervals.q_start, intervals.q_stop, intervals.q_start2, intervals.q_stop2,
@@ -189,12 +184,9 @@ def attention_triton(
 
 def refuse_triton(q: Tensor, *_: Any, **__: Any) -> str | None:
     """Say why the kernels cannot serve ``q``, or None."""
-    if not _HAS_TRITON:
-        return "triton is not installed"
-    if q.device.type != "cuda" and not _INTERPRETED:
-        return "needs a CUDA device (or TRITON_INTERPRET=1, to test)"
-    if q.dtype not in _DTYPES:
-        return f"float32, float16 or bfloat16 expected, got {q.dtype}"
+    why = doors.refuse_triton(q)
+    if why is not None:
+        return why
     if q.shape[-1] > 128:
         return f"head dimension at most 128 expected, got {q.shape[-1]}"
     if q.device.type == "cuda":

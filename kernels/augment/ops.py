@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from .. import dispatch
+from ..doors import is_traced, refuse_device
 from ..reference import augment_reference
-from ..rows.common import is_traced, refuse_device
 from .parameters import CHANGES, COLUMNS
 from .resize import resized_by_products, resized_one_by_one
 

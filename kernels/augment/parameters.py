@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from .. import dispatch
+from ..doors import is_traced, refuse_device
 from ..dropout import _mix, key_words, seed_tensor
-from ..rows.common import is_traced, refuse_device
 
 __all__ = ["CHANGES", "COLUMNS", "Law", "Parameters", "sample_parameters"]
 

@@ -8,24 +8,18 @@ which implementation works on the chunks; nothing here imports it before the fir
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..doors import is_traced
 from ..second import refuse_second
 from . import run
 from .chunks import Gradients
 from .run import Scalars, Wants
 
-__all__ = ["cross_entropy", "logprobs", "refuse_triton"]
-
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_HAS_TRITON = importlib.util.find_spec("triton") is not None
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
+__all__ = ["cross_entropy", "logprobs"]
 
 # The door of traced code -------------------------------------------------------------------------
 
@@ -235,10 +229,6 @@ class _Eager(torch.autograd.Function):
         return dx, dw, None, db, None, None, None
 
 
-def _traced() -> bool:
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
-
-
 def cross_entropy(
     x: Tensor,
     weight: Tensor,
@@ -262,7 +252,7 @@ def cross_entropy(
     scalars = Scalars(
         ignore_index, softcap or 0.0, float(z_loss), float(label_smoothing), reduction, triton
     )
-    if _traced():
+    if is_traced():
         return linear_cross_entropy_op(x, weight, targets, bias, class_weight, *scalars, *wants)[0]
     if not any(wants):
         return run.forward(x, weight, targets, bias, class_weight, scalars, wants).loss
@@ -271,18 +261,7 @@ def cross_entropy(
 
 def logprobs(x: Tensor, weight: Tensor, targets: Tensor, *, triton: bool) -> Tensor:
     """`kernels.linear_logprobs` without its checks."""
-    if _traced():
+    if is_traced():
         with torch.no_grad():
             return linear_logprobs_op(x, weight, targets, triton)
     return run.logprobs(x, weight, targets, triton)
-
-
-def refuse_triton(x: Tensor, *_: Any, **__: Any) -> str | None:
-    """Say why the kernels cannot serve ``x``, or None."""
-    if not _HAS_TRITON:
-        return "triton is not installed"
-    if x.device.type != "cuda" and not _INTERPRETED:
-        return "needs a CUDA device (or TRITON_INTERPRET=1, to test)"
-    if x.dtype not in _DTYPES:
-        return f"float32, float16 or bfloat16 expected, got {x.dtype}"
-    return None

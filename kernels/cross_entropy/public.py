@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from .. import dispatch
+from ..doors import refuse_triton
 from ..reference import linear_cross_entropy_reference
-from .ops import cross_entropy, logprobs, refuse_triton
+from .ops import cross_entropy, logprobs
 
 __all__ = ["linear_cross_entropy", "linear_logprobs"]
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import dispatch
+from ..doors import is_traced, refuse_triton
 from ..reference import embedding_reference
-from ..rows.common import is_traced, refuse_triton
 
 __all__ = ["add_embedding_grad", "embedding"]
 

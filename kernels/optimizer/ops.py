@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.optim.adamw import adamw as torch_adamw
 
 from .. import dispatch
+from ..doors import is_traced, refuse_triton
 from ..reference import adamw_reference
-from ..rows.common import is_traced, refuse_triton
 from .tables import Hyper, Tables, Tensors, keep_if_captured, laid_out_like, tables_of
 
 __all__ = ["OP", "check_hyper", "fused_adamw", "run_tables", "run_triton", "tables_for"]

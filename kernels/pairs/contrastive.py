@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .. import dispatch
 from ..collectives import Group, gather_rows, resolve_group
+from ..doors import refuse_triton
 from ..reference import contrastive_loss_reference
-from ..rows.common import refuse_triton
 from . import contrastive_eager
 from .ops import contrastive_triton
 from .ranks import contrastive_ranks, row_counts

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..rows.common import is_traced
+from ..doors import is_traced
 from ..second import refuse_second
 from .common import Positives, ids_of, positives_of, scalar
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from .. import dispatch
 from ..collectives import Group, gather_rows, resolve_group
+from ..doors import refuse_triton
 from ..reference import sigmoid_loss_reference
-from ..rows.common import refuse_triton
 from ..second import refuse_second
 from .contrastive import check_pairs, check_scalar
 from .contrastive_eager import row_blocks

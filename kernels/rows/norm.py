@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import dispatch
+from ..doors import is_traced, refuse_triton
 from ..dropout import seed_tensor
 from ..reference import norm_reference
-from .common import check_dropout, check_floating, drop, is_traced, refuse_triton
+from .common import check_dropout, check_floating, drop
 
 __all__ = ["layer_norm", "rms_norm"]
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .. import dispatch
+from ..doors import is_traced, refuse_triton
 from ..reference import rotary_reference
-from .common import is_traced, refuse_triton
 
 __all__ = ["rotary", "rotary_angles"]
 

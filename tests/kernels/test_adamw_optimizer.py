@@ -18,6 +18,7 @@ from support.adamw_cases import (
     model,
     torch_step,
 )
+from support.cuda_graphs import capture, nothing_waits, warm_up
 from support.numerics import (
     DEVICE,
     ON_GPU,
@@ -237,21 +238,11 @@ def test_nothing_waits_for_the_gpu_and_a_graph_holds_it(dtype: torch.dtype) -> N
         nets[at](x).float().square().sum().backward()
         made[at].step()
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step(0)
-        step(0)
-    torch.cuda.current_stream().wait_stream(side)
+    warm_up(lambda: step(0), times=2)
     step(1)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nothing_waits():
         step(1)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step(0)
+    graph, _ = capture(lambda: step(0))
     for number in range(3):
         x.copy_(draw(8, 30, dtype=dtype, seed=number))
         rates[0].fill_(LR / (number + 1))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.attention_cases import SEED, Problem, inputs, mask_of, problem_mask
+from support.cuda_graphs import capture, nothing_waits, warm_up
 from support.masks import cu_seqlens
 from support.numerics import (
     DEVICE,
@@ -279,11 +280,8 @@ def test_nothing_waits_for_the_gpu(problem: Problem) -> None:
         torch.autograd.grad(out, leaves, dout)
 
     step()  # compiles
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nothing_waits():
         step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu
@@ -306,15 +304,8 @@ def test_cuda_graph_with_its_mask_inside(max_len: int | None) -> None:
         )  # fmt: skip
         return [out, lse, *torch.autograd.grad(out, leaves, dout)]
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
+    warm_up(step)
+    graph, captured = capture(step)
     fresh = inputs(problem, seed=9)
     with torch.no_grad():
         for leaf, new in zip((*leaves, dout), fresh, strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.cuda_graphs import assert_nothing_waits_and_a_graph_holds
 from support.launch import ROOT
 from support.numerics import (
     DEVICE,
@@ -264,16 +265,8 @@ def test_inductor_is_eager_bit_by_bit(layout: str) -> None:
 def test_nothing_waits_for_the_gpu_and_a_graph_holds_it(layout: str) -> None:
     images, index = pictures(64, 256, 256), torch.arange(64, device=DEVICE)
     options: dict[str, Any] = OPTIONS | {"size": 224, "layout": layout, "index": index}
-    augment_images(images, **options)
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        augment_images(images, **options)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = augment_images(images, **options)
-    index += 64  # the next batch, other draws
-    graph.replay()
-    assert torch.equal(bits(captured), bits(augment_images(images, **options)))
+
+    def next_batch() -> None:  # other draws
+        index.add_(64)
+
+    assert_nothing_waits_and_a_graph_holds(lambda: [augment_images(images, **options)], next_batch)

@@ -16,6 +16,7 @@ from support.cross_entropy_cases import (
     loss_and_grads,
     options_of,
 )
+from support.cuda_graphs import capture, warm_up
 from support.numerics import (
     DEVICE,
     bits,
@@ -170,13 +171,8 @@ def test_cuda_graph(reduction: str) -> None:
     def run() -> list[torch.Tensor]:
         return loss_and_grads(linear_cross_entropy, problem, tuple(made))
 
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = run()
+    warm_up(run, times=1)
+    graph, captured = capture(run)
     other = problem.but(seed=1, ignored=(0, 7, 9))
     for held, new in zip(made, inputs(other), strict=True):
         held.copy_(new)

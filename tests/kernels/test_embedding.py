@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support import interpreter
+from support.cuda_graphs import assert_nothing_waits_and_a_graph_holds
 from support.numerics import (
     DEVICE,
     ON_GPU,
@@ -249,25 +250,11 @@ def test_nothing_waits_for_the_gpu_and_a_graph_holds_it(kind: str) -> None:
         (grad,) = torch.autograd.grad(out, weight, up)
         return [out, grad, add_embedding_grad(up, ids, into.clone())]
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    ids.copy_(ids.flip(0))
-    up.neg_()
-    graph.replay()
-    for a, b in zip(captured, step(), strict=True):
-        assert torch.equal(bits(a), bits(b))
+    def change() -> None:
+        ids.copy_(ids.flip(0))
+        up.neg_()
+
+    assert_nothing_waits_and_a_graph_holds(step, change)
 
 
 @pytest.mark.gpu

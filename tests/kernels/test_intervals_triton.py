@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cuda_graphs import capture, nothing_waits
 from support.masks import FORMS, cu_seqlens, forms, packed
 
 from kernels import intervals
-from kernels.intervals import GROUP_TILES, SEGMENT
+from kernels.intervals import GROUP_TILES, SEGMENT, Intervals
 from kernels.intervals_torch import pack
 from kernels.intervals_triton import build
 
@@ -169,15 +170,14 @@ def test_no_synchronisation_and_a_graph(form: str, data: st.DataObject) -> None:
     arguments = data.draw(forms(lengths, form))
     expected = intervals(cu_seqlens(lengths), **arguments)
     there, cu = _there(arguments), cu_seqlens(lengths[::-1]).to(DEVICE)
-    intervals(cu, **there, total=sum(lengths))  # compiles
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        intervals(cu, **there, total=sum(lengths))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        made = intervals(cu, **there, total=sum(lengths))
+
+    def step() -> Intervals:
+        return intervals(cu, **there, total=sum(lengths))
+
+    step()  # compiles
+    with nothing_waits():
+        step()
+    graph, made = capture(step)
     cu.copy_(cu_seqlens(lengths))
     graph.replay()
     for name in VECTORS:

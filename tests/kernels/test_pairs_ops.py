@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from support.cuda_graphs import assert_nothing_waits_and_a_graph_holds
 from support.numerics import (
     DEVICE,
-    bits,
     kernels_as_on_hardware,  # noqa: F401  (a fixture)
 )
 from support.pair_cases import (
@@ -220,22 +220,4 @@ def test_nothing_waits_for_the_gpu_and_a_graph_holds_it(loss: str, labels: int) 
         out = public(pairs, *leaves, known)
         return [out, *torch.autograd.grad(out, leaves)]
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    with torch.no_grad():
-        leaves[0].neg_()
-    graph.replay()
-    for a, b in zip(captured, step(), strict=True):
-        assert torch.equal(bits(a), bits(b))
+    assert_nothing_waits_and_a_graph_holds(step, leaves[0].neg_)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.cuda_graphs import assert_nothing_waits_and_a_graph_holds
 from support.numerics import (
     DEVICE,
     ON_GPU,
@@ -240,23 +241,4 @@ def test_nothing_waits_for_the_gpu_and_a_graph_holds_it(case: Case) -> None:
         outs = found if isinstance(found, tuple) else (found,)
         return [*outs, *torch.autograd.grad(outs, leaves, [x.detach() for x in outs])]
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    with torch.no_grad():
-        for x in leaves:
-            x.neg_()
-    graph.replay()
-    for a, b in zip(captured, step(), strict=True):
-        assert torch.equal(bits(a), bits(b))
+    assert_nothing_waits_and_a_graph_holds(step, lambda: [x.neg_() for x in leaves])

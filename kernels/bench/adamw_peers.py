@@ -5,7 +5,6 @@ Each has weights, gradients and state of its own and goes on with them from call
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 from ..optimizer import AdamW
 from .adamw_cases import DECAY, HYPER, OP, TAKEN, StepInputs
 from .attention_peers import forced
-from .peers import Peer, Run, register_peer
+from .peers import Peer, Run, anywhere, needs_gpu, needs_triton, register_peer
 
 
 class _Own:
@@ -110,30 +109,18 @@ def _compiled(inputs: StepInputs) -> Run:
     return _torch({"foreach": True, "capturable": True}, inputs, torch.compile)
 
 
-def _triton(device: torch.device) -> str | None:
-    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        return None
-    return "needs an NVIDIA GPU"
-
-
-def _gpu(device: torch.device) -> str | None:
-    return None if device.type == "cuda" else "needs an NVIDIA GPU"
-
-
-def _any(_: torch.device) -> str | None:
-    return None
-
-
 for _name, _doc, _where in (
-    ("triton", "ours: one launch, with the norm two", _triton),
-    ("eager", "ours: torch's fused", _any),
+    ("triton", "ours: one launch, with the norm two", needs_triton),
+    ("eager", "ours: torch's fused", anywhere),
 ):
     register_peer(Peer(OP, _name, _doc, _where, partial(_ours, _name), ours=True))
 for _name, _doc, _options in (
     ("torch_fused", "torch.optim.AdamW(fused=True)", {"fused": True}),
     ("torch_foreach", "torch.optim.AdamW(foreach=True)", {"foreach": True}),
 ):
-    register_peer(Peer(OP, _name, _doc, _any, partial(_torch, _options)))
+    register_peer(Peer(OP, _name, _doc, anywhere, partial(_torch, _options)))
 register_peer(
-    Peer(OP, "torch_compile", "clipping and foreach, compiled", _gpu, _compiled, full_only=True)
+    Peer(
+        OP, "torch_compile", "clipping and foreach, compiled", needs_gpu, _compiled, full_only=True
+    )
 )

@@ -7,7 +7,6 @@ less work than was asked for.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,9 +18,9 @@ from torch import Tensor
 from kernels import attention, attention_peers, dispatch, intervals
 
 from .attention_cases import AttentionInputs
-from .peers import Peer, Run, grads_of, register_peer
+from .peers import Peer, Run, anywhere, grads_of, needs_gpu, needs_triton, register_peer
 
-__all__ = ["CAUSAL_INSTEAD", "forced", "named", "needs_gpu", "ours_run"]
+__all__ = ["CAUSAL_INSTEAD", "forced", "named", "ours_run"]
 
 CAUSAL_INSTEAD = "causal on the same documents"
 
@@ -29,11 +28,6 @@ CAUSAL_INSTEAD = "causal on the same documents"
 def named(out: Tensor, grads: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """Name what attention and its backward return."""
     return {"out": out, **dict(zip(("dq", "dk", "dv"), grads, strict=True))}
-
-
-def needs_gpu(device: torch.device) -> str | None:
-    """Say that a peer runs on NVIDIA GPUs only."""
-    return None if device.type == "cuda" else "needs an NVIDIA GPU"
 
 
 # Ours --------------------------------------------------------------------------------------------
@@ -88,9 +82,7 @@ def _registered(name: str) -> str | None:
 
 
 def _triton(device: torch.device) -> str | None:
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return "needs an NVIDIA GPU"
-    return _registered("triton")
+    return needs_triton(device) or _registered("triton")
 
 
 # The libraries that `kernels.dispatch` knows ------------------------------------------------------
@@ -230,7 +222,7 @@ _peer(
 _peer(
     "padded_sdpa",
     "ours: eager path, SDPA on padded buckets, copies included",
-    lambda _: None,
+    anywhere,
     partial(ours_run, "padded_sdpa"),
     ours=True,
 )

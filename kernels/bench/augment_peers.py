@@ -15,10 +15,9 @@ from torch import Tensor
 
 from ..augment.ops import arranged
 from ..augment.public import augment_images
-from .attention_peers import forced, needs_gpu
+from .attention_peers import forced
 from .augment_cases import MEAN, OP, STD, AugmentInputs, drawn, options
-from .peers import Peer, Run, register_peer
-from .row_op_peers import installed, needs_triton
+from .peers import Peer, Run, anywhere, installed, needs_gpu, needs_triton, register_peer
 
 __all__: list[str] = []
 
@@ -109,24 +108,18 @@ def _nearest_two_only(spec: Any) -> str | None:
 
 for _name, _doc, _where in (
     ("triton", "ours: Triton kernels", needs_triton),
-    ("eager", "ours: torch's operations", lambda _: None),
+    ("eager", "ours: torch's operations", anywhere),
 ):
     register_peer(Peer(OP, _name, _doc, _where, partial(_ours, _name), ours=True))
-
-
-def _has_torchvision(_: torch.device) -> str | None:
-    return installed("torchvision.transforms.v2", torch.device("cuda"))  # or on a CPU
-
-
 register_peer(
-    Peer(OP, "torchvision", "torchvision v2, one picture after another", _has_torchvision,
-         _torchvision)
+    Peer(OP, "torchvision", "torchvision v2, one picture after another",
+         partial(installed, "torchvision.transforms.v2", gpu=False), _torchvision)
 )  # fmt: skip
 register_peer(
     Peer(OP, "torch_compile", "our eager path, compiled", needs_gpu, _compiled, full_only=True)
 )
 register_peer(
-    Peer(OP, "grid_sample", "batched torch operations", lambda _: None, _grid_sample,
+    Peer(OP, "grid_sample", "batched torch operations", anywhere, _grid_sample,
          _nearest_two_only)
 )  # fmt: skip
 register_peer(

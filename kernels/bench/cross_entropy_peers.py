@@ -8,7 +8,6 @@ threshold: both are measured with that and without.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor
 from .. import linear_cross_entropy, linear_logprobs
 from .attention_peers import forced
 from .cross_entropy_cases import LinearInputs, LinearLoss
-from .peers import Peer, Run, grads_of, register_peer
+from .peers import Peer, Run, anywhere, grads_of, installed, needs_triton, register_peer
 
 __all__ = ["EVERY_ROW", "LOGITS_ALONE"]
 
@@ -74,12 +73,6 @@ def _drops_rows(spec: LinearLoss) -> str | None:
     return "every row has a loss" if spec.kept == spec.rows else None
 
 
-def _triton(device: torch.device) -> str | None:
-    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        return None
-    return "needs an NVIDIA GPU"
-
-
 # torch's operations ------------------------------------------------------------------------------
 
 
@@ -109,18 +102,6 @@ def _one_product(inputs: LinearInputs) -> Run:
 # Libraries ---------------------------------------------------------------------------------------
 
 
-def _installed(package: str, device: torch.device) -> str | None:
-    if device.type != "cuda":
-        return "needs an NVIDIA GPU"
-    try:
-        importlib.import_module(package)
-    except ImportError:
-        return f"{package} is not installed"
-    except Exception as error:  # a broken install raises anything
-        return f"{package} does not import: {type(error).__name__}"
-    return None
-
-
 def _liger(**options: Any) -> Loss:
     found = importlib.import_module("liger_kernel.transformers.functional")
     return partial(found.liger_fused_linear_cross_entropy, **options)
@@ -141,21 +122,17 @@ def _multiples_of_eight(spec: LinearLoss) -> str | None:
 # Registration ------------------------------------------------------------------------------------
 
 
-def _available(_: torch.device) -> None:
-    return None
-
-
 for _op in ("linear_cross_entropy", "linear_logprobs"):
     register_peer(
-        Peer(_op, "triton", "ours: Triton kernels, cuBLAS products", _triton,
+        Peer(_op, "triton", "ours: Triton kernels, cuBLAS products", needs_triton,
              partial(_ours, _op, "triton"), ours=True)
     )  # fmt: skip
     register_peer(
-        Peer(_op, "chunked", "ours: torch operations on chunks of rows", _available,
+        Peer(_op, "chunked", "ours: torch operations on chunks of rows", anywhere,
              partial(_ours, _op, "chunked"), ours=True)
     )  # fmt: skip
 register_peer(
-    Peer("linear_cross_entropy", "every_row", "ours, with a loss in every row", _available,
+    Peer("linear_cross_entropy", "every_row", "ours, with a loss in every row", anywhere,
          _every_row, _drops_rows, ours=True)
 )  # fmt: skip
 for _name, _doc, _make in (
@@ -163,7 +140,7 @@ for _name, _doc, _make in (
     ("torch_compile", "the same, compiled", lambda: _compiled(_plain_loss)),
 ):
     register_peer(
-        Peer("linear_cross_entropy", _name, _doc, _available, partial(_loss_run, _make),
+        Peer("linear_cross_entropy", _name, _doc, anywhere, partial(_loss_run, _make),
              full_only=_name == "torch_compile")
     )  # fmt: skip
 for _name, _doc, _make in (
@@ -171,30 +148,30 @@ for _name, _doc, _make in (
     ("torch_compile", "the same, compiled", lambda: _compiled(_plain_scores)),
 ):
     register_peer(
-        Peer("linear_logprobs", _name, _doc, _available, partial(_scores, _make),
+        Peer("linear_logprobs", _name, _doc, anywhere, partial(_scores, _make),
              full_only=_name == "torch_compile")
     )  # fmt: skip
-register_peer(Peer("linear_logprobs", "one_product", "the product alone", _available, _one_product))
+register_peer(Peer("linear_logprobs", "one_product", "the product alone", anywhere, _one_product))
 for _name, _doc, _options in (
     ("liger", "Liger-Kernel, dW added up in float32", {"accum_dtype": torch.float32}),
     ("liger_default", "Liger-Kernel, dW added up in its own dtype", {}),
 ):
     register_peer(
         Peer("linear_cross_entropy", _name, _doc,
-             partial(_installed, "liger_kernel.transformers.functional"),
+             partial(installed, "liger_kernel.transformers.functional"),
              partial(_loss_run, partial(_liger, **_options)))
     )  # fmt: skip
 register_peer(
     Peer("linear_cross_entropy", "cce", "cut-cross-entropy, small gradients skipped",
-         partial(_installed, "cut_cross_entropy"), partial(_loss_run, _cce))
+         partial(installed, "cut_cross_entropy"), partial(_loss_run, _cce))
 )  # fmt: skip
 register_peer(
     Peer("linear_cross_entropy", "cce_unfiltered", "cut-cross-entropy, all gradients",
-         partial(_installed, "cut_cross_entropy"),
+         partial(installed, "cut_cross_entropy"),
          partial(_loss_run, partial(_cce, filter_eps=None)))
 )  # fmt: skip
 register_peer(
     Peer("linear_cross_entropy", "quack", "quack, chunked linear cross-entropy",
-         partial(_installed, "quack.linear_cross_entropy"), partial(_loss_run, _quack),
+         partial(installed, "quack.linear_cross_entropy"), partial(_loss_run, _quack),
          _multiples_of_eight)
 )  # fmt: skip

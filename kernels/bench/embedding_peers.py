@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from ..embedding.public import add_embedding_grad, embedding
 from .attention_peers import forced
 from .embedding_cases import OP, WordsInputs
-from .peers import Peer, Run, register_peer
+from .peers import Peer, Run, anywhere, needs_gpu, needs_triton, register_peer
 
 Grad = Callable[[Tensor, Tensor, WordsInputs, Tensor | None], Tensor]
 """From a gradient of rows, words, the problem and the gradient to add to (None: a new one)."""
@@ -74,29 +73,17 @@ def _compiled(inputs: WordsInputs) -> Run:
     )
 
 
-def _triton(device: torch.device) -> str | None:
-    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        return None
-    return "needs an NVIDIA GPU"
-
-
-def _gpu(device: torch.device) -> str | None:
-    return None if device.type == "cuda" else "needs an NVIDIA GPU"
-
-
 register_peer(
-    Peer(OP, "triton", "ours: sorted segments", _triton, partial(_ours, "triton"), ours=True)
+    Peer(OP, "triton", "ours: sorted segments", needs_triton, partial(_ours, "triton"), ours=True)
 )
+register_peer(Peer(OP, "eager", "ours: torch's", anywhere, partial(_ours, "eager"), ours=True))
+register_peer(Peer(OP, "torch", "embedding_dense_backward", anywhere, partial(_run, _dense)))
 register_peer(
-    Peer(OP, "eager", "ours: torch's", lambda _: None, partial(_ours, "eager"), ours=True)
-)
-register_peer(Peer(OP, "torch", "embedding_dense_backward", lambda _: None, partial(_run, _dense)))
-register_peer(
-    Peer(OP, "index_add", "index_add_, atomic on a GPU", lambda _: None, partial(_run, _index_add))
+    Peer(OP, "index_add", "index_add_, atomic on a GPU", anywhere, partial(_run, _index_add))
 )
 register_peer(
     Peer(
-        OP, "torch_compile", "the gather, compiled", _gpu, _compiled,
+        OP, "torch_compile", "the gather, compiled", needs_gpu, _compiled,
         lambda spec: "has no gradient to add to" if spec.tied else None, full_only=True,
     )
 )  # fmt: skip

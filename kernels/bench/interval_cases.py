@@ -17,7 +17,7 @@ from kernels.intervals_torch import row_vectors
 from .attention_cases import Packed
 from .cases import Case, Inputs, Op, Part, Scale, Work, register_case, register_op
 from .cases import cases as cases_of
-from .peers import Peer, Run, register_peer
+from .peers import Peer, Run, anywhere, register_peer
 
 __all__ = ["IntervalInputs"]
 
@@ -111,7 +111,7 @@ register_peer(
         "intervals",
         "intervals",
         "ours: one kernel on a GPU, torch on a CPU, groups of documents included",
-        lambda _: None,
+        anywhere,
         _kernel,
         ours=True,
     )
@@ -121,7 +121,7 @@ register_peer(
         "intervals",
         "torch_ops",
         "the same vectors by a dozen torch operations, without the groups",
-        lambda _: None,
+        anywhere,
         _torch,
     )
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,7 +21,16 @@ from ..pairs.contrastive import contrastive_loss
 from ..pairs.sigmoid import sigmoid_loss
 from .attention_peers import forced
 from .pairs_cases import OPS, PairInputs, Pairs
-from .peers import Peer, Run, grads_of, register_peer
+from .peers import (
+    Peer,
+    Run,
+    anywhere,
+    grads_of,
+    installed,
+    needs_gpu,
+    needs_triton,
+    register_peer,
+)
 
 __all__ = ["MOST_ROWS_WHOLE"]
 
@@ -51,12 +59,6 @@ _PUBLIC: dict[str, Loss] = {OPS[0]: contrastive_loss, OPS[1]: sigmoid_loss}
 
 def _ours(op: str, name: str, inputs: PairInputs) -> Run:
     return _run(lambda _: _PUBLIC[op], inputs, around=partial(forced, op, name))
-
-
-def _triton(device: torch.device) -> str | None:
-    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        return None
-    return "needs an NVIDIA GPU"
 
 
 # torch's operations ------------------------------------------------------------------------------
@@ -89,20 +91,8 @@ def _whole(spec: Pairs) -> str | None:
 # Libraries ---------------------------------------------------------------------------------------
 
 
-def _installed(package: str, device: torch.device, gpu: bool = True) -> str | None:
-    if gpu and device.type != "cuda":
-        return "needs an NVIDIA GPU"
-    try:
-        importlib.import_module(package)
-    except ImportError:
-        return f"{package} is not installed"
-    except Exception as error:  # a broken install raises anything
-        return f"{package} does not import: {type(error).__name__}"
-    return None
-
-
 def _chunked(device: torch.device) -> str | None:
-    why = _installed("open_clip", device)
+    why = installed("open_clip", device)
     if why is not None:
         return why
     made = importlib.import_module("open_clip.loss").SigLipLoss
@@ -151,29 +141,21 @@ def _whole_heads(spec: Pairs) -> str | None:
 # Registration ------------------------------------------------------------------------------------
 
 
-def _available(_: torch.device) -> None:
-    return None
-
-
-def _gpu(device: torch.device) -> str | None:
-    return None if device.type == "cuda" else "needs an NVIDIA GPU"
-
-
 _COMPILED = {"torch": "torch_compile", "open_clip": "clip_compile"}
 for _op in OPS:
     for _name, _doc, _where in (
-        ("triton", "ours: Triton kernels", _triton),
-        ("eager", "ours: torch's operations, blocks of logits", _available),
+        ("triton", "ours: Triton kernels", needs_triton),
+        ("eager", "ours: torch's operations, blocks of logits", anywhere),
     ):
         register_peer(Peer(_op, _name, _doc, _where, partial(_ours, _op, _name), ours=True))
     for _name, _doc, _make, _where in (
         ("torch", "torch's operations, the matrix whole",
-         lambda _, op=_op: _PLAIN[op], _available),
+         lambda _, op=_op: _PLAIN[op], anywhere),
         ("open_clip", "open_clip's loss", partial(_open_clip, _op),
-         partial(_installed, "open_clip", gpu=False)),
+         partial(installed, "open_clip", gpu=False)),
     ):  # fmt: skip
         register_peer(Peer(_op, _name, _doc, _where, partial(_run, _make), _whole))
-        _where = _gpu if _name == "torch" else partial(_installed, "open_clip")
+        _where = needs_gpu if _name == "torch" else partial(installed, "open_clip")
         register_peer(
             Peer(_op, _COMPILED[_name], f"{_doc}, compiled", _where,
                  partial(_run, partial(_compiled, _make)), _whole, full_only=True)
@@ -183,7 +165,7 @@ register_peer(
          partial(_run, partial(_open_clip, OPS[1], chunk_size=512)))
 )  # fmt: skip
 register_peer(
-    Peer(OPS[0], "inf_cl", "Inf-CL, both directions", partial(_installed, "inf_cl"),
+    Peer(OPS[0], "inf_cl", "Inf-CL, both directions", partial(installed, "inf_cl"),
          partial(_run, _inf_cl), _whole_heads)
 )  # fmt: skip
 for _name, _doc, _options in (
@@ -191,6 +173,6 @@ for _name, _doc, _options in (
     ("cce_unfiltered", "cut-cross-entropy, both directions", {"filter_eps": None}),
 ):
     register_peer(
-        Peer(OPS[0], _name, _doc, partial(_installed, "cut_cross_entropy"),
+        Peer(OPS[0], _name, _doc, partial(installed, "cut_cross_entropy"),
              partial(_run, partial(_cce, **_options)))
     )  # fmt: skip

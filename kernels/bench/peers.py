@@ -6,6 +6,8 @@ A peer says whether it is there (`available`), whether it can do a case (`suppor
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -16,7 +18,18 @@ from torch import Tensor
 
 from .cases import Inputs, find_op
 
-__all__ = ["Peer", "Run", "grads_of", "peers", "register_peer", "select_peers"]
+__all__ = [
+    "Peer",
+    "Run",
+    "anywhere",
+    "grads_of",
+    "installed",
+    "needs_gpu",
+    "needs_triton",
+    "peers",
+    "register_peer",
+    "select_peers",
+]
 
 
 @dataclass(eq=False)
@@ -117,3 +130,34 @@ def grads_of(inputs: Inputs) -> Callable[[Tensor], tuple[Tensor, ...]]:
         return torch.autograd.grad(out, leaves, upstream)
 
     return backward
+
+
+# Where a peer is available ------------------------------------------------------------------------
+
+
+def anywhere(_: torch.device) -> str | None:
+    """Say that a peer runs on every device."""
+    return None
+
+
+def needs_gpu(device: torch.device) -> str | None:
+    """Say that a peer runs on NVIDIA GPUs only."""
+    return None if device.type == "cuda" else "needs an NVIDIA GPU"
+
+
+def needs_triton(device: torch.device) -> str | None:
+    """Say why Triton kernels do not run there, or None."""
+    return None if os.environ.get("TRITON_INTERPRET") == "1" else needs_gpu(device)
+
+
+def installed(package: str, device: torch.device, *, gpu: bool = True) -> str | None:
+    """Say why a library cannot be measured, or None; with ``gpu`` it is one for GPUs."""
+    if gpu and device.type != "cuda":
+        return needs_gpu(device)
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        return f"{package} is not installed"
+    except Exception as error:  # a broken install raises anything
+        return f"{package} does not import: {type(error).__name__}"
+    return None

@@ -7,7 +7,6 @@ case asks for, torch does the rest beside it.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention_peers import forced, needs_gpu
-from .peers import Peer, Run, register_peer
+from .attention_peers import forced
+from .peers import Peer, Run, anywhere, installed, needs_gpu, needs_triton, register_peer
 from .row_op_cases import OPS, RowInputs, call_of, grads_of_all, named
 
-__all__ = ["installed", "needs_triton", "plain"]
+__all__ = ["plain"]
 
 Make = Callable[[Any], Callable[..., Any]]
 """From a case's spec to a function of its leaves and fixed tensors."""
@@ -96,26 +95,6 @@ def _quack(spec: Any) -> Callable[..., Any]:
     return lambda x, weight, r: norm(x, weight, residual=r, eps=1e-6, prenorm=True)
 
 
-def installed(package: str, device: torch.device) -> str | None:
-    """Say why a library for GPUs cannot be measured, or None."""
-    if device.type != "cuda":
-        return needs_gpu(device)
-    try:
-        importlib.import_module(package)
-    except ImportError:
-        return f"{package} is not installed"
-    except Exception as error:  # a broken install raises anything
-        return f"{package} does not import: {type(error).__name__}"
-    return None
-
-
-def needs_triton(device: torch.device) -> str | None:
-    """Say why Triton kernels do not run there, or None."""
-    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        return None
-    return needs_gpu(device)
-
-
 def _same_mask(spec: Any) -> str | None:
     dropout = getattr(spec, "dropout", 0.0)
     return "its dropout mask is another: no result to compare" if dropout else None
@@ -124,12 +103,12 @@ def _same_mask(spec: Any) -> str | None:
 for _op in OPS:
     for _name, _doc, _where in (
         ("triton", "ours: Triton kernels", needs_triton),
-        ("eager", "ours: torch's operations", lambda _: None),
+        ("eager", "ours: torch's operations", anywhere),
     ):
         _make = partial(_run, _op, partial(call_of, _op), around=partial(forced, _op, _name))
         register_peer(Peer(_op, _name, _doc, _where, _make, ours=True))
     register_peer(
-        Peer(_op, "torch", "torch's operations, one after another", lambda _: None,
+        Peer(_op, "torch", "torch's operations, one after another", anywhere,
              partial(_run, _op, plain(_op)), _same_mask)
     )  # fmt: skip
     register_peer(

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .attention_cases import AttentionInputs, Packed
-from .attention_peers import CAUSAL_INSTEAD, named, needs_gpu
-from .peers import Peer, Run, grads_of, register_peer
+from .attention_peers import CAUSAL_INSTEAD, named
+from .peers import Peer, Run, anywhere, grads_of, needs_gpu, register_peer
 
 __all__ = ["batch_mask", "sdpa_run"]
 
@@ -105,7 +105,7 @@ def _no_window(spec: Packed) -> str | None:
 
 
 for _name, _backend, _masks, _words, _available in (
-    ("sdpa_flash", SDPBackend.FLASH_ATTENTION, False, "flash", lambda _: None),
+    ("sdpa_flash", SDPBackend.FLASH_ATTENTION, False, "flash", anywhere),
     ("sdpa_cudnn", SDPBackend.CUDNN_ATTENTION, True, "cuDNN", needs_gpu),
     ("sdpa_efficient", SDPBackend.EFFICIENT_ATTENTION, True, "memory-efficient", needs_gpu),
 ):

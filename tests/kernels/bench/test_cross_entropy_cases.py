@@ -13,7 +13,7 @@ from kernels.bench import cross_entropy_cases, cross_entropy_gates, cross_entrop
 from kernels.bench.cases import cases, find_op, select_cases
 from kernels.bench.correct import Judge
 from kernels.bench.cross_entropy_cases import LinearInputs, LinearLoss
-from kernels.bench.peers import peers
+from kernels.bench.peers import installed, peers
 from kernels.bench.results import METRICS, Report, Row
 
 CPU = torch.device("cpu")
@@ -102,9 +102,8 @@ def test_libraries_say_why_they_are_not_here() -> None:
     assert why["liger"] == why["cce"] == why["quack"] == "needs an NVIDIA GPU"
     refused = {peer.name: peer.supports(LinearLoss(8, 8, 2_350, 0.5)) for peer in peers(OPS[0])}
     assert [name for name, reason in refused.items() if reason] == ["quack"]
-    assert cross_entropy_peers._installed("no_such_package", torch.device("cuda")) == (
-        "no_such_package is not installed"
-    )
+    why_not = installed("no_such_package", torch.device("cuda"))
+    assert why_not == "no_such_package is not installed"
 
 
 def test_every_row_is_the_same_problem_with_more_losses() -> None:

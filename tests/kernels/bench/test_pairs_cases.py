@@ -18,7 +18,7 @@ from kernels.bench.cases import cases, find_op, select_cases
 from kernels.bench.correct import Judge
 from kernels.bench.measure import Options
 from kernels.bench.pairs_cases import OPS, PairInputs, Pairs
-from kernels.bench.peers import Peer, peers
+from kernels.bench.peers import Peer, installed, peers
 from kernels.bench.results import Report, Row, load
 from kernels.bench.run import Settings, measure_cases
 from kernels.pairs.contrastive import contrastive_loss
@@ -178,7 +178,7 @@ def test_absent_libraries_and_sizes_say_why() -> None:
     known = {peer.name: peer for op in OPS for peer in peers(op)}
     for name in ("inf_cl", "cce", "cce_unfiltered", "torch_compile", "clip_chunked"):
         assert known[name].available(CPU) == "needs an NVIDIA GPU"
-    why = pairs_peers._installed("no_such_package", CPU, gpu=False)
+    why = installed("no_such_package", CPU, gpu=False)
     assert why == "no_such_package is not installed"
     large = cases(OPS[0])[2].spec("full")
     refused = {peer.name for peer in peers(OPS[0]) if peer.supports(large)}

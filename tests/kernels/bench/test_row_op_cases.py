@@ -11,7 +11,7 @@ from torch import Tensor
 from kernels.bench import row_op_gates, row_op_peers
 from kernels.bench.cases import cases, find_op, select_cases
 from kernels.bench.correct import Judge
-from kernels.bench.peers import Peer, Run, peers
+from kernels.bench.peers import Peer, Run, installed, peers
 from kernels.bench.row_op_cases import OPS, Heads, RowInputs, Rows, grads_of_all, named
 
 CPU = torch.device("cpu")
@@ -136,5 +136,5 @@ def test_absent_libraries_say_so() -> None:
         for peer in peers(op):
             if peer.name in ("liger", "quack", "torch_compile"):
                 assert peer.available(CPU) == "needs an NVIDIA GPU"
-    why = row_op_peers.installed("no_such_package", torch.device("cuda"))
+    why = installed("no_such_package", torch.device("cuda"))
     assert why == "no_such_package is not installed"

@@ -191,7 +191,7 @@ def _affine(
     return torch.from_numpy(maps.astype(np.float32))
 
 
-def _blur(
+def blur(
     images: torch.Tensor, ids: NDArray[np.int64], config: AugmentConfig, seed: int, epoch: int
 ) -> torch.Tensor:
     """Gaussian blur of the drawn pictures of ``images`` (float [N, 3, S, S]), in two passes."""
@@ -234,6 +234,23 @@ def _recolour(
     changed = images * (s * c * b)
     changed += grey * ((1 - s) * c * b)
     return (changed + constant).clamp_(0, 1)
+
+
+def fused_parameters(
+    ids: NDArray[np.int64], config: AugmentConfig, side: int, *, seed: int, epoch: int
+) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Return the table of `kernels.augment_images`, of the draws that `augment` makes."""
+    windows = random_crops(ids, seed=seed, epoch=epoch, config=config, height=side, width=side)
+    draws = uniforms(ids, seed, epoch, 0, _GREY + 1)
+    widths = {name: getattr(config, name) for name in ("brightness", "contrast", "saturation")}
+    table = np.zeros((len(ids), 10), np.float32)
+    table[:, :4] = windows
+    table[:, 4] = draws[:, _FLIP] < config.flip
+    first = _BRIGHTNESS
+    table[:, 5:8] = 1 + np.array(list(widths.values())) * (2 * draws[:, first : first + 3] - 1)
+    table[:, 9] = draws[:, _GREY] < config.grey
+    changes = [name for name, width in widths.items() if width] + ["grey"] * (config.grey > 0)
+    return torch.from_numpy(table), tuple(changes)
 
 
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
@@ -290,7 +307,7 @@ def augment(
     if config._colour:
         out = _recolour(out, keys, config, seed, epoch)
     if config.blur:
-        out = _blur(out, keys, config, seed, epoch)
+        out = blur(out, keys, config, seed, epoch)
     shape = (1, 3, 1, 1)
     mean_t = torch.tensor(mean, dtype=torch.float32, device=images.device).view(shape)
     std_t = torch.tensor(std, dtype=torch.float32, device=images.device).view(shape)

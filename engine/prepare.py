@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import augment as steps
-from engine.augment import AugmentConfig, augment, normalise, random_crops, uniforms
+from engine.augment import AugmentConfig, augment, blur, fused_parameters, normalise
 from kernels import Parameters, augment_images
 
 __all__ = ["Pending", "prepare"]
@@ -54,25 +53,8 @@ def prepare(
         parameters=Parameters(table.to(pictures.device), changes), layout="nhwc",
     )  # fmt: skip
     if config.blur:  # it and the normalisation can change places
-        out = steps._blur(out, ids, config, seed, epoch).to(dtype)
+        out = blur(out, ids, config, seed, epoch).to(dtype)
     return out.contiguous(memory_format=torch.channels_last)
-
-
-def fused_parameters(
-    ids: NDArray[np.int64], config: AugmentConfig, side: int, *, seed: int, epoch: int
-) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """Return the table of `kernels.augment_images`, of the draws that `engine.augment` makes."""
-    windows = random_crops(ids, seed=seed, epoch=epoch, config=config, height=side, width=side)
-    draws = uniforms(ids, seed, epoch, 0, steps._GREY + 1)
-    widths = {name: getattr(config, name) for name in ("brightness", "contrast", "saturation")}
-    table = np.zeros((len(ids), 10), np.float32)
-    table[:, :4] = windows
-    table[:, 4] = draws[:, steps._FLIP] < config.flip
-    first = steps._BRIGHTNESS
-    table[:, 5:8] = 1 + np.array(list(widths.values())) * (2 * draws[:, first : first + 3] - 1)
-    table[:, 9] = draws[:, steps._GREY] < config.grey
-    changes = [name for name, width in widths.items() if width] + ["grey"] * (config.grey > 0)
-    return torch.from_numpy(table), tuple(changes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from dataprep.evalsets.diffusion import Painter, Start, seed_of
-from dataprep.evalsets.files import canonical, sha256, write_whole
+from dataprep.evalsets.files import canonical, sha256
+from dataprep.files import write_whole
 from dataprep.provenance.version import code_version
 
 Side = Literal["negative", "positive"]

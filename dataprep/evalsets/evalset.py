@@ -20,16 +20,9 @@ from typing import Any
 
 import yaml
 
-from dataprep.evalsets.files import (
-    canonical,
-    csv_text,
-    json_lines,
-    read_json_lines,
-    sha256,
-    sha256_file,
-    write_whole,
-)
+from dataprep.evalsets.files import canonical, csv_text, json_lines, read_json_lines, sha256
 from dataprep.evalsets.frames import is_restricted
+from dataprep.files import sha256_file, write_whole
 
 FORMAT = 1
 MANIFEST = "evalset.json"

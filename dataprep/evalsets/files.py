@@ -1,4 +1,4 @@
-"""Writing whole files only, and reading tables so that every error names file and line."""
+"""Hashes, JSON lines and tables; every error in reading one names file and line."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import csv
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from dataprep.files import sha256_file
 
 
 def sha256(data: bytes | str) -> str:
     """SHA-256, hexadecimal; of a text's UTF-8 bytes."""
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_tree(folder: Path) -> str:
@@ -29,20 +24,6 @@ def sha256_tree(folder: Path) -> str:
         return sha256_file(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return sha256("".join(f"{p.relative_to(folder).as_posix()}\0{sha256_file(p)}\n" for p in files))
-
-
-def write_whole(path: Path, data: bytes | str) -> None:
-    """Write a file under a temporary name, flush it, rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def canonical(value: Any) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dataprep.evalsets.files import sha256, write_whole
+from dataprep.evalsets.files import sha256
+from dataprep.files import write_whole
 from engine import Corpus
 
 OPEN_LICENCES = ("CC0", "CC-BY", "APACHE", "MIT", "BSD", "GPL", "LGPL", "PUBLIC DOMAIN")

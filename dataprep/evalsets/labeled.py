@@ -17,8 +17,8 @@ from PIL import Image
 from dataprep.benchmarks.items import HeldOut
 from dataprep.benchmarks.labeled import CHOICES, HEADER, Trial, labeled_rows
 from dataprep.evalsets.evalset import EvalSet, Finished, Record
-from dataprep.evalsets.files import sha256_file
 from dataprep.evalsets.frames import path_from
+from dataprep.files import sha256_file
 
 FILE = "labeled.csv"
 PER_CATEGORY = 100

@@ -16,8 +16,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from dataprep.evalsets.evalset import PAGE, EvalSet, Finished, Record, read_evalset, save
-from dataprep.evalsets.files import read_csv, sha256_file, write_whole
+from dataprep.evalsets.files import read_csv
 from dataprep.evalsets.kinds import EDITABLE, EDITS, KINDS
+from dataprep.files import sha256_file, write_whole
 from dataprep.provenance.version import code_version
 
 TEMPLATE = Path(__file__).with_name("review.html.j2")

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dataprep.files import sha256_file, whole_file
 from dataprep.frames.video import VideoError, Way, frames_at
 from dataprep.frames.view import View
 
@@ -109,8 +110,7 @@ def _is_done(folder: Path, job: Job, view: View) -> bool:
 def _do(folder: Path, job: Job, view: View, way: Way) -> str | None:
     """Make the pictures of one video; returns what was wrong with it, None when nothing was."""
     key = _key(job, view)
-    with job.video.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    sha256 = sha256_file(job.video)
     found: list[tuple[int, float, bytes]] = []
     try:
         shown, jpeg = -1.0, b""
@@ -124,22 +124,15 @@ def _do(folder: Path, job: Job, view: View, way: Way) -> str | None:
     about = {"key": key, "sha256": sha256, "size_bytes": job.video.stat().st_size}
     jpegs = [item[2] for item in found]
     path = _file(folder, job.name)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                about=np.array(json.dumps(about)),
-                stamps=np.array([item[0] for item in found], np.int64),
-                time_s=np.array([item[1] for item in found], np.float64),
-                offsets=np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
-                data=np.frombuffer(b"".join(jpegs), np.uint8),
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path, f"{path.name}.{os.getpid()}.partial") as file:
+        np.savez(
+            file,
+            about=np.array(json.dumps(about)),
+            stamps=np.array([item[0] for item in found], np.int64),
+            time_s=np.array([item[1] for item in found], np.float64),
+            offsets=np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
+            data=np.frombuffer(b"".join(jpegs), np.uint8),
+        )
     return None
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dataprep.files import write_whole
 from dataprep.llm.index import Index, Part
 from dataprep.llm.request import Reply, Request, read_answer
 from dataprep.llm.segments import SEGMENT_BYTES, Place, Segments
@@ -67,9 +68,7 @@ class RequestStore:
         OSError: another process uses the store, or the disk does not take it.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, segment_bytes: int = SEGMENT_BYTES
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: a file; accepted: the folder of a request store")
@@ -105,12 +104,7 @@ class RequestStore:
             if (self.path / "segments").exists():
                 raise ValueError(f"{file}: missing, but there are segments; restore it")
             about = {"format": FORMAT, "id": secrets.token_hex(8), "created_s": int(time.time())}
-            partial = file.with_suffix(".partial")
-            with partial.open("w") as stream:
-                stream.write(json.dumps(about) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(partial, file)
+            write_whole(file, json.dumps(about) + "\n", "store.partial")
             return about
         try:
             about = json.loads(file.read_text("utf-8"))

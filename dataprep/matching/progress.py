@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dataprep.files import whole_file
 from dataprep.matching.result import Quota
 
 __all__ = ["Progress", "load_progress", "problem_key", "save_progress"]
@@ -73,15 +73,7 @@ def save_progress(folder: Path, progress: Progress | None) -> None:
     if progress is None:
         path.unlink(missing_ok=True)
         return
-    folder.mkdir(parents=True, exist_ok=True)
     about = {name: getattr(progress, name) for name in ("key", "rounds", "bids", "seconds")}
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        arrays: dict[str, NDArray[Any]] = {
-            "about": np.array(json.dumps(about)),
-            "keep": progress.keep,
-        }
+    arrays: dict[str, NDArray[Any]] = {"about": np.array(json.dumps(about)), "keep": progress.keep}
+    with whole_file(path, "matching.partial") as file:
         np.savez(file, allow_pickle=False, **arrays, **progress.state)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dataprep.evalsets.files import write_whole
+from dataprep.files import write_whole
 from dataprep.provenance.croissant import croissant, validate
 from dataprep.provenance.datasheet import datasheet
 from dataprep.provenance.describe import describe

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dataprep.similarity.scorers import Pixels, Vectors, hash_facts, pick_device, sha256_of
+from dataprep.files import sha256_file
+from dataprep.similarity.scorers import Pixels, Vectors, hash_facts, pick_device
 from engine import load
 
 __all__ = ["CheckpointScorer"]
@@ -37,7 +38,7 @@ class CheckpointScorer:
             )
         self.model: Any = model
         files = {
-            file.name: sha256_of(file)
+            file.name: sha256_file(file)
             for file in sorted(path.iterdir())
             if file.is_file() and file.name not in NOT_WEIGHTS
         }

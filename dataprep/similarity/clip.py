@@ -31,7 +31,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
 
-from dataprep.similarity.scorers import Pixels, Vectors, hash_facts, pick_device, sha256_of
+from dataprep.files import sha256_file
+from dataprep.similarity.scorers import Pixels, Vectors, hash_facts, pick_device
 
 __all__ = ["ClipScorer"]
 
@@ -67,7 +68,7 @@ class ClipScorer:
         prepared: dict[str, Any] = dict(net.visual.preprocess_cfg)  # type: ignore[arg-type]
         self._prepare = image_transform_v2(PreprocessCfg(**prepared), is_train=False)
         self._tokens = open_clip.get_tokenizer(source)
-        weights_hash = sha256_of(file)
+        weights_hash = sha256_file(file)
         self.name = f"clip {label} ({weights_hash[:12]})"
         self.dim = _width(self.model, self._tokens, self.device)
         self.facts: dict[str, Any] = {
@@ -134,7 +135,7 @@ def _from_file(name: str, weights: Path) -> tuple[nn.Module, str, Path, str]:
         )
     if not weights.is_file():
         raise ValueError(f"{weights}: no such file of weights")
-    published = _published().get(sha256_of(weights)) or _published().get(sha256_of(weights)[:8])
+    published = _published().get(sha256_file(weights)) or _published().get(sha256_file(weights)[:8])
     archive = _is_torchscript(weights)
     quick = config.get("quick_gelu", False)
     known = "OpenAI's own archive" if archive else ""

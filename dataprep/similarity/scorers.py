@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Scorer", "checked_vectors", "hash_facts", "open_scorer", "sha256_of"]
+__all__ = ["Scorer", "checked_vectors", "hash_facts", "open_scorer"]
 
 Vectors = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -75,12 +75,6 @@ def open_scorer(spec: str, device: str = "auto") -> Scorer:
 
         return StandInScorer(device=device)
     raise ValueError(f"scorer {spec!r}: accepted: {ACCEPTED}")
-
-
-def sha256_of(file: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def hash_facts(facts: Mapping[str, Any]) -> str:

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from dataprep.similarity.scorers import Pixels, Vectors, hash_facts, pick_device, sha256_of
+from dataprep.files import sha256_file
+from dataprep.similarity.scorers import Pixels, Vectors, hash_facts, pick_device
 
 __all__ = ["PACKAGES", "StandInScorer"]
 
@@ -71,7 +72,7 @@ class StandInScorer:
         self._tokens = transformers.AutoTokenizer.from_pretrained(words, local_files_only=True)
         self._words: Any = transformers.AutoModel.from_pretrained(words, local_files_only=True)
         self._words.to(self.device).eval().requires_grad_(False)
-        weights = {"tower": sha256_of(tower), "words": sha256_of(words / "model.safetensors")}
+        weights = {"tower": sha256_file(tower), "words": sha256_file(words / "model.safetensors")}
         self.name = f"standin ({weights['tower'][:12]})"
         self.facts: dict[str, Any] = {
             "kind": "standin: ImageNet classes x MiniLM (ConSE); not CLIP",

@@ -10,7 +10,6 @@ signal that ends the process. What counts as done was flushed to the device befo
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -22,6 +21,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from tqdm import tqdm
+
+from dataprep.files import sha256_file, write_whole
 
 __all__ = ["EmbeddingStore", "fill_store", "write_json"]
 
@@ -185,8 +186,7 @@ def _append(
                     write_json(folder / FACTS, facts)
                     saved = time.monotonic()
         _flush(file)
-    with (folder / VECTORS).open("rb") as file:
-        facts["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    facts["sha256"] = sha256_file(folder / VECTORS)
     facts["done"] = rows
     write_json(folder / FACTS, facts)
 
@@ -222,12 +222,5 @@ def _flush(file: IO[bytes]) -> None:
 
 def write_json(file: Path, content: Any) -> None:
     """Replace ``file`` by ``content`` as JSON in one step (one process at a time)."""
-    temporary = file.with_name(f".{file.name}.partial")
-    try:
-        with temporary.open("w", encoding="utf-8") as out:
-            out.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_whole(file, text, f".{file.name}.partial")

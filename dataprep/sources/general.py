@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dataprep.files import sha256_file
 from dataprep.sources.layouts import Row, read_csv, read_llava, read_tsv, read_webdataset
 from dataprep.sources.pictures import Fit, Store, open_store
 from dataprep.sources.prepare import Prepared, prepare, prepared_in_order
@@ -131,9 +132,7 @@ def ingest_general(
     )  # fmt: skip
     with no_space_named(out, "nothing was left half-written; free some and run again"), ingest:
         for given, path in layout.files:
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            ingest.add_input(path.name, digest, path.stat().st_size)
+            ingest.add_input(path.name, sha256_file(path), path.stat().st_size)
             beside = store
             if beside is None and layout.kind != "webdataset":
                 beside = open_store(path.parent)
@@ -155,9 +154,7 @@ def _reader(row: Row, store: Store | None) -> Callable[[], bytes]:
     return lambda: store.read(row.image)
 
 
-def _limited(
-    rows: Iterator[Row | Dead], limit: int | None, bar: tqdm[Any]
-) -> Iterator[Row | Dead]:
+def _limited(rows: Iterator[Row | Dead], limit: int | None, bar: tqdm[Any]) -> Iterator[Row | Dead]:
     for number, row in enumerate(rows):
         if limit is not None and number >= limit:
             return

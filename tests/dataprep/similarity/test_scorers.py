@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from support.similar import TINY, scene, tiny_clip, utterance
 
+from dataprep.files import sha256_file
 from dataprep.similarity import clip, open_scorer
-from dataprep.similarity.scorers import Scorer, checked_vectors, sha256_of
+from dataprep.similarity.scorers import Scorer, checked_vectors
 from engine.export import export_model
 from engine.models.babyllava import build_generative
 from engine.models.config import ModelConfig
@@ -70,7 +71,7 @@ def test_the_hash_is_of_the_weights(folder: Path, tmp_path: Path) -> None:
     first, again = (open_scorer(f"clip:{folder}", "cpu") for _ in range(2))
     other = open_scorer(f"clip:{tiny_clip(tmp_path / 'tiny', seed=1)}", "cpu")
     assert first.hash == again.hash != other.hash
-    assert first.facts["weights_sha256"] == sha256_of(folder / "open_clip_pytorch_model.bin")
+    assert first.facts["weights_sha256"] == sha256_file(folder / "open_clip_pytorch_model.bin")
     assert str(folder) not in json.dumps([first.name, first.facts])
 
 
@@ -93,7 +94,7 @@ def test_published_weights_under_the_wrong_name(
     openai = [key for key, value in known.items() if "openaipublic" in value["url"]]
     assert "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af" in openai
     # Publish our file: by its whole hash as OpenAI does, by eight digits as others do.
-    for key in (sha256_of(named), sha256_of(named)[:8]):
+    for key in (sha256_file(named), sha256_file(named)[:8]):
         ours = {key: {**about, "label": "ViT-B-32, openai", "mean": (0.1, 0.2, 0.3)}}
         monkeypatch.setattr(clip, "_published", lambda ours=ours: ours)
         with pytest.raises(ValueError, match=r"with QuickGELU; accepted: clip:toy-quickgelu"):

@@ -174,8 +174,9 @@ def _apply(arguments: argparse.Namespace) -> None:
 
 def _prune(arguments: argparse.Namespace) -> None:
     from dataprep.benchmarks.two_word import HEADER
-    from dataprep.evalsets.files import csv_text, read_csv, write_whole
+    from dataprep.evalsets.files import csv_text, read_csv
     from dataprep.evalsets.pruning import prune
+    from dataprep.files import write_whole
 
     rows = [row for _, row in read_csv(arguments.csv, HEADER)]
     pruning = prune([(r[HEADER[1]], r[HEADER[2]]) for r in rows], seed=arguments.seed)

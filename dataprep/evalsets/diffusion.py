@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 
 from dataprep.evalsets.files import sha256_tree
@@ -103,6 +102,7 @@ class Painter:
     def __init__(
         self, weights: Path, settings: Settings, *, device: str = "auto", name: str = ""
     ) -> None:
+        import torch
         from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import (
             StableDiffusion3Pipeline,
         )
@@ -146,6 +146,8 @@ class Painter:
         Raises:
             ValueError: the mode starts from a picture and none is given.
         """
+        import torch
+
         s = self.settings
         count = len(seeds)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

@@ -29,20 +29,23 @@ if not HAS_GPU:
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
-KERNELS = Path(__file__).parent / "kernels"
+HERE = Path(__file__).parent
+APART = (HERE / "dataprep", HERE / "kernels")
+"""Their files may run side by side: nothing is shared, no runs of several ranks."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked ``gpu`` where there is none; say which tests must not run side by side.
 
-    Those of the kernels may, file by file. The others launch runs of several processes, use ports
-    and count processes: all in one worker.
+    Those of the kernels and of the data preparation may, file by file. The others launch runs of
+    several ranks, which meet at ports and count processes: all in one worker.
     """
     for item in items:
         if not HAS_GPU and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
-        group = str(item.path) if item.path.is_relative_to(KERNELS) else "engine"
+        apart = any(item.path.is_relative_to(folder) for folder in APART)
+        group = str(item.path) if apart else "engine"
         item.add_marker(pytest.mark.xdist_group(group))
 
 

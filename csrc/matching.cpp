@@ -65,7 +65,6 @@ void Assignment::requeue() {
         places_[groups_[j]].push({prices_[j], static_cast<std::int32_t>(j)});
     }
     for (std::size_t i = n_; i-- > 0;) {
-        if (parked_[i] == 2) parked_[i] = 0;
         if (column_of_[i] == -1 && parked_[i] == 0) queue_.push_back(static_cast<std::int32_t>(i));
     }
 }

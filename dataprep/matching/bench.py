@@ -11,7 +11,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -35,10 +34,16 @@ def _embeddings(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.load(folder / "rows.npy"), np.load(folder / "columns.npy")
 
 
+def _peak_mb() -> float:
+    """Largest resident size of this process so far (``getrusage`` also counts its parent's)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def _run(folder: Path, method: str, options: dict[str, Any], to: Any) -> None:
     """In a process of its own: one method, and what it took."""
     rows, columns = _embeddings(folder)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_mb()
     began, cpu = time.perf_counter(), time.process_time()
     row: dict[str, Any] = {"method": method}
     try:
@@ -50,8 +55,8 @@ def _run(folder: Path, method: str, options: dict[str, Any], to: Any) -> None:
         to.put(row | {"error": str(error)})
         return
     row |= {"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    row |= {"peak_mb": peak / 1024, "extra_mb": (peak - before) / 1024}
+    peak = _peak_mb()
+    row |= {"peak_mb": peak, "extra_mb": peak - before}
     row |= {"total": found.total, "unmatched": int((found.columns < 0).sum())}
     if found.prices is not None:
         row |= {"gap": found.gap, "rounds": found.rounds, "bids": found.bids}

@@ -29,7 +29,7 @@ class Progress:
     bids: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     keep: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """``[n]``: length of each row's list."""
+    """``[n]``: length of each row's list, 0 where it has none."""
     state: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 

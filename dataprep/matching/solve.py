@@ -23,6 +23,8 @@ MOST_KEEP = 4096
 """Columns of its later ones, at most (exact mode: all)."""
 SLICE = 200_000
 """Bids between two looks at the clock and at signals."""
+SAVE_EVERY_S = 20.0
+"""Seconds between two states that are kept, when they are: what a kill may cost."""
 PATHS = 1000
 """Shortest paths between two such looks."""
 
@@ -72,8 +74,8 @@ def match(
         threads: processor cores; default all. The result does not depend on it.
         progress: show a bar with rate and remaining time.
         device: ``cpu``, or ``cuda`` for the similarities.
-        resume: folder in which the state is kept after each round: a later call with the same
-            problem goes on from there. It is emptied at the end.
+        resume: folder in which the state is kept every 20 s: a later call with the same problem
+            goes on from there, to the same result. It is emptied at the end.
 
     Raises:
         ValueError: naming the argument that is wrong, or saying that the rows cannot all be served.
@@ -183,6 +185,7 @@ class _Solver:
         # A list entry and its buffer: 12 bytes listed, 24 while it is made.
         self.most_keep = MOST_KEEP
         self.first_keep = max(1, min(FIRST_KEEP, memory_bytes // 2 // (36 * max(len(rows), 1))))
+        self.saved = time.monotonic()
         self.at = Progress(key=problem_key(rows, columns, epsilon, exact, quota, reject_below))
 
     def run(self) -> Matching:
@@ -190,19 +193,16 @@ class _Solver:
         if self.resume is not None and (saved := load_progress(self.resume, self.at.key)):
             self.at = saved
             self.core.set_state(saved.state)
-        keep = np.full(num_rows, self.first_keep, np.int64)
-        if self.at.rounds:
-            keep[:] = self.at.keep
+        keep = self.at.keep if len(self.at.keep) else np.zeros(num_rows, np.int64)
         while True:
             asked = self.core.parked()
             if len(asked):
                 self._refresh(asked, keep)
             self._bid()
+            self.at.rounds += 1
             if not len(self.core.parked()) and not (self.exact and self._settle()):
                 break
-            if self.resume is not None:
-                self.at.keep, self.at.state = keep.copy(), self.core.state()
-                save_progress(self.resume, self.at)
+            self._save(keep)
         if self.resume is not None:
             save_progress(self.resume, None)
         return self._result()
@@ -211,7 +211,6 @@ class _Solver:
         """Make lists, of rows with lists of one length together."""
         began = time.perf_counter()
         num_columns = max(self.shape[1], 1)
-        again = self.at.rounds > 0
         show = self.show and len(asked) * num_columns > 10**8  # less is done at once
         with tqdm(
             total=len(asked) * num_columns, unit="pair", unit_scale=True, leave=False,
@@ -222,19 +221,33 @@ class _Solver:
             def report(pairs: int) -> None:
                 bar.update(pairs)
 
-            if again:
-                stuck = np.isin(asked, self.core.stuck()) | self.exact
-                most = np.where(stuck, num_columns, np.maximum(self.most_keep, keep[asked]))
-                keep[asked] = np.minimum(2 * keep[asked], most)
-            for size in np.unique(keep[asked]):
-                # So many at once that their buffers stay within bounds.
-                some = asked[keep[asked] == size]
-                step = max(64, (256 << 20) // int(24 * size))
-                step = len(some) if size == self.first_keep else step
+            lengths = self._lengths(asked, keep)
+            block = self.tiles.block
+            for size in np.unique(lengths):
+                # So many at once that their buffers stay within bounds, and a kill loses little.
+                some = asked[lengths == size]
+                most = min((256 << 20) // int(24 * size), 4 * self.tiles.threads * block)
+                step = max(most // block, 1) * block
                 for first in range(0, len(some), step):
-                    self.tiles.refresh(some[first : first + step], int(size), report)
-        self.at.rounds += 1
+                    part = some[first : first + step]
+                    self.tiles.refresh(part, int(size), report)
+                    keep[part] = size
+                    self._save(keep)
         self.at.seconds["lists"] = self.at.seconds.get("lists", 0.0) + time.perf_counter() - began
+
+    def _lengths(self, asked: NDArray[np.int32], keep: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how long the new lists are: twice the old ones, where there were any."""
+        stuck = np.isin(asked, self.core.stuck()) | self.exact
+        most = np.where(stuck, max(self.shape[1], 1), np.maximum(self.most_keep, keep[asked]))
+        return np.where(keep[asked], np.minimum(2 * keep[asked], most), self.first_keep)
+
+    def _save(self, keep: NDArray[np.int64]) -> None:
+        """Keep the state for a later process now and then, where a folder was given."""
+        if self.resume is not None and time.monotonic() - self.saved >= SAVE_EVERY_S:
+            self.at.keep, self.at.state = keep, self.core.state()
+            save_progress(self.resume, self.at)
+            self.at.state = {}
+            self.saved = time.monotonic()
 
     def _bid(self) -> None:
         began = time.perf_counter()

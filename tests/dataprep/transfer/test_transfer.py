@@ -19,6 +19,7 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from support.similar import pool_corpus, run, tiny_clip, video_corpus
 
+from dataprep.matching import solve as matching_solve
 from dataprep.similarity import Scorer, embed_corpus, open_scorer
 from dataprep.similarity.cli import add_commands as similarity_commands
 from dataprep.transfer import Options, Transferred, methods, stage, transfer
@@ -229,8 +230,11 @@ def test_killed_after_matching_it_does_not_match_again(
     assert not (tmp_path / "out.work").exists()
 
 
-def test_killed_while_matching_it_goes_on(tmp_path: Path) -> None:
+def test_killed_while_matching_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Scenes of near-duplicates, which take many rounds; the process is killed between them."""
+    monkeypatch.setattr(matching_solve, "SAVE_EVERY_S", 0.0)
     draw = np.random.default_rng(2)
     rows = np.repeat(draw.normal(size=(12, 24)), 100, axis=0) + 0.05 * draw.normal(size=(1200, 24))
     columns = draw.normal(size=(6000, 24))

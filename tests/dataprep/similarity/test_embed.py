@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
-import signal
 import time
 from pathlib import Path
 
@@ -97,7 +95,7 @@ def test_killed_it_goes_on_with_the_same_bytes(
             facts.exists() and json.loads(facts.read_text())["done"] >= least
         ):
             time.sleep(0.005)
-        os.kill(child.pid, signal.SIGKILL)
+        child.kill()
         child.join()
         seen.append(json.loads(facts.read_text())["done"])
     assert 8 <= seen[0] < 40 <= seen[1] < 80

@@ -78,7 +78,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path) ->
         while child.is_alive() and done() <= before:  # by progress, not by the clock
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.01))
-        os.kill(child.pid, signal.SIGKILL)
+        child.kill()
         child.join()
         killed += child.exitcode == -signal.SIGKILL
         starts.append(done())

@@ -30,7 +30,7 @@ THINGS = (
 SMALL = frozenset(
     "a an the this that these those it its is are was be do does did you your we i he she they "
     "my me here there look see and or of in on at to for with some more one two what where can "
-    "let let's oh yes no not very so who has have got like want".split()
+    "let let's oh yes no not very so who has have got like want s say".split()
 )
 
 

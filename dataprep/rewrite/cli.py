@@ -14,6 +14,7 @@ from dataprep.rewrite.rows import Rows
 from dataprep.rewrite.run import Job, ask, report, write
 from dataprep.rewrite.stand_in import RULES
 from dataprep.rewrite.template import SHIPPED, load_template
+from dataprep.sources.cli import GENERAL, ingest
 from engine import read_corpus
 
 PUBLISHED_MODEL = "gpt-4o"
@@ -34,6 +35,23 @@ def _model(arguments: argparse.Namespace) -> str:
     return arguments.model
 
 
+def _corpus(arguments: argparse.Namespace) -> Path:
+    """The corpus to rewrite; raw pictures are ingested first, once."""
+    if (arguments.corpus is None) == (arguments.rows is None):
+        raise ValueError("--corpus or --rows is needed, and one of them only")
+    if arguments.corpus is not None:
+        return arguments.corpus
+    out: Path = arguments.out.with_name(f"{arguments.out.name}.source")
+    if not (out / "corpus.json").is_file():
+        whose = {"source": arguments.source, "licence": arguments.licence}
+        options = [f"--{name}={value}" for name, value in whose.items() if value is not None]
+        options += [] if arguments.pictures is None else [f"--pictures={arguments.pictures}"]
+        options += ["--quiet"] if arguments.quiet else []
+        print(f"{out}: the pictures as a corpus")
+        ingest([f"--kind={arguments.kind}", "--rows", *arguments.rows, f"--out={out}", *options])
+    return out
+
+
 def _check_out(out: Path, force: bool) -> None:
     if out.exists() and not force:
         raise ValueError(f"{out} exists already; --force replaces it")
@@ -47,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     if (arguments.price_in is None) != (arguments.price_out is None):
         raise ValueError("--price-in and --price-out go together")
     template = load_template(arguments.template)
-    corpus = read_corpus(arguments.corpus)
+    corpus = read_corpus(_corpus(arguments))
     splits = tuple(name for name in (arguments.splits or "").split(",") if name)
     rows = Rows(corpus, splits, arguments.limit)
     out: Path = arguments.out
@@ -101,7 +119,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "paper's exact prompt is not published, the shipped template is ours.",
     )
     add = parser.add_argument
-    add("--corpus", type=Path, required=True, help="corpus of general pictures with captions")
+    add("--corpus", type=Path, help="corpus of general pictures with captions")
     add("--out", type=Path, required=True, help="corpus to make: kept pictures, new utterances")
     add("--backend", required=True, help=f"who answers: {NAMES}".replace("%", "%%"))
     add("--model", help=f"model (with OpenAI default {PUBLISHED_MODEL}; prefer a dated snapshot)")
@@ -126,4 +144,14 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "been paid)")  # fmt: skip
     add("--force", action="store_true", help="replace an existing corpus at OUT")
     add("--quiet", action="store_true", help="no progress bars")
+    raw = parser.add_argument_group(
+        "raw pictures instead of --corpus", "ingested first into OUT.source; other settings of "
+        "`ingest` need a corpus that it made",
+    )  # fmt: skip
+    add = raw.add_argument
+    add("--kind", choices=GENERAL, default=GENERAL[0], help="layout (default %(default)s)")
+    add("--rows", nargs="+", metavar="[SPLIT=]PATH", help="as `ingest` takes them")
+    add("--pictures", type=Path, help="folder or zip of the pictures, read in place")
+    add("--source", help="name of the source (llava: llava-pretrain)")
+    add("--licence", help="its licence; needed for csv, tsv and webdataset")
     parser.set_defaults(run=run)

@@ -8,9 +8,10 @@ from typing import Any
 
 from dataprep.sources.splits import RULES
 
-__all__ = ["add_commands"]
+__all__ = ["GENERAL", "add_commands", "ingest"]
 
-KINDS = ("saycam", "cvcl", "llava", "csv", "tsv", "webdataset")
+GENERAL = ("llava", "csv", "tsv", "webdataset")
+KINDS = ("saycam", "cvcl", *GENERAL)
 _EXAMPLES = """
 SAYCam from Databrary:   ingest --kind saycam --pictures VIDEOS --rows TRANSCRIPTS --out CORPUS
 CVCL's frames:           ingest --kind cvcl --pictures frames.txt --rows METADATA --out CORPUS
@@ -66,11 +67,14 @@ def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, help="videos or pictures at a time (one a processor)")
     add("--force", action="store_true", help="replace an existing corpus")
     add("--quiet", action="store_true", help="no progress bar")
+    whose = parser.add_argument_group("whose they are (cvcl: always SAYCam)")
+    add = whose.add_argument
+    add("--source", help="name of the source (saycam: saycam; llava: llava-pretrain)")
+    add("--licence", help="its licence; needed for csv, tsv and webdataset, and with --source for "
+        "saycam")
+    add("--url", default="", help="where it comes from")
     general = parser.add_argument_group("general pictures")
     add = general.add_argument
-    add("--source", help="name of the source (llava: llava-pretrain)")
-    add("--licence", help="its licence; needed for csv, tsv and webdataset")
-    add("--url", default="", help="where it comes from")
     add("--fit", choices=["pad", "crop", "stretch"], default="pad",
         help="how a picture becomes square (pad, as published)")
     add("--columns", help="csv: IMAGE,TEXT names of the columns (image,text); tsv without a "
@@ -99,6 +103,17 @@ def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
         help="list videos that cannot be read as left out instead of stopping")
 
 
+def ingest(options: list[str]) -> None:
+    """Run ``ingest`` with these options, for a command that begins with raw files.
+
+    Raises:
+        ValueError, OSError: as the command's own line would say.
+    """
+    parser = argparse.ArgumentParser("ingest")
+    _ingest_arguments(parser)
+    _ingest(parser.parse_args(options))
+
+
 def _ingest(arguments: argparse.Namespace) -> None:
     if arguments.seed < 0 or (arguments.workers is not None and arguments.workers < 1):
         raise ValueError(
@@ -114,6 +129,8 @@ def _ingest(arguments: argparse.Namespace) -> None:
     elif arguments.kind == "cvcl":
         from dataprep.sources.cvcl import ingest_cvcl
 
+        if arguments.source or arguments.licence or arguments.url:
+            raise ValueError("--kind cvcl: its frames are SAYCam's: no --source, --licence, --url")
         ingest_cvcl(
             _pictures(arguments), _folder(arguments), arguments.out,
             split=arguments.split or "files", every=arguments.every,
@@ -137,12 +154,20 @@ def _folder(arguments: argparse.Namespace) -> Path:
 
 def _saycam(arguments: argparse.Namespace, common: dict[str, Any]) -> None:
     from dataprep.frames.view import View
-    from dataprep.sources.saycam import ingest_saycam
+    from dataprep.sources.saycam import SAYCAM, ingest_saycam
     from dataprep.sources.transcripts import SPEAKERS, Rules
+    from engine import Source
 
+    named = bool(arguments.source)
+    if named != bool(arguments.licence) or (arguments.url and not named):
+        raise ValueError(
+            "--kind saycam: --source and --licence go together (with --url where there is one); "
+            "without them the recordings are SAYCam's"
+        )
+    whose = Source(arguments.source, arguments.licence, arguments.url) if named else SAYCAM
     speakers = tuple(arguments.speakers.split(",")) if arguments.speakers else SPEAKERS
     ingest_saycam(
-        _pictures(arguments), _folder(arguments), arguments.out,
+        _pictures(arguments), _folder(arguments), arguments.out, source=whose,
         rules=Rules(
             speakers, arguments.fps, arguments.max_frames, arguments.every, arguments.splitter,
             arguments.inaudible,

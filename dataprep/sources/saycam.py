@@ -3,6 +3,9 @@
 Frames are taken from the videos into a folder beside the corpus that is being made (``OUT.frames``;
 a killed run goes on from there), then written with their utterances; the folder is removed once
 the corpus is whole. SAYCam is restricted: its frames stay in those two places.
+
+Recordings of another source that come in the same layout are read alike; they are named and
+licensed as theirs, and groups and views begin with that source's name.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ def ingest_saycam(
     transcripts: Path,
     out: Path,
     *,
+    source: Source = SAYCAM,
     rules: Rules | None = None,
     view: View | None = None,
     split: str = "random",
@@ -63,6 +67,7 @@ def ingest_saycam(
         videos: folder of ``NAME.mp4`` (searched through).
         transcripts: folder of ``NAME.csv``, NAME being ``S_YYYYMMDD_MMDD_PP``.
         out: corpus directory to make.
+        source: whose recordings they are, and under which licence.
         rules: how transcripts become utterances and times (published values by default).
         view: how frames become pictures (published values by default).
         split: ``random`` (by utterance, as published), ``recording`` or ``train``.
@@ -113,7 +118,9 @@ def ingest_saycam(
         "other_speakers": dict(sorted(sum((t.others for t in read), Counter[str]()).items())),
     }  # fmt: skip
     with no_space_named(out, f"the frames are kept in {folder}; free some and run the same again"):
-        ingest = _write(out, folder, usable, jobs, wrong, dead, view, split, seed, facts, force)
+        ingest = _write(
+            out, folder, usable, jobs, wrong, dead, source, view, split, seed, facts, force
+        )
     shutil.rmtree(folder)
     print(_told(read, facts))
     print(f"{out}: {summary(ingest)}")
@@ -174,7 +181,7 @@ def _name(stem: str, utterance: int, frame: int) -> str:
 
 def _write(
     out: Path, folder: Path, usable: Sequence[Transcript], jobs: Sequence[Job],
-    wrong: dict[str, str], dead: list[Dead], view: View, split: str, seed: int,
+    wrong: dict[str, str], dead: list[Dead], source: Source, view: View, split: str, seed: int,
     facts: dict[str, Any], force: bool,
 ) -> Ingest:  # fmt: skip
     recordings = [(t, job) for t, job in zip(usable, jobs, strict=True) if t.stem not in wrong]
@@ -189,10 +196,12 @@ def _write(
     )
     dealt = deal([stem for stem, _ in spoken], split, seed)
     split_of = dict(zip(spoken, dealt, strict=True))
+    notes = "Group: the recording. View: the frame."
+    if source.name == SAYCAM.name:
+        notes += " Frames are restricted; do not pass them on."
     ingest = Ingest(
-        out, name="saycam", image_size=view.size, sources=[SAYCAM],
-        command="python -m dataprep ingest --kind saycam", facts=facts, force=force,
-        notes="Group: the recording. View: the frame. Frames are restricted; do not pass them on.",
+        out, name=source.name, image_size=view.size, sources=[source],
+        command="python -m dataprep ingest --kind saycam", facts=facts, force=force, notes=notes,
         jpeg_quality=view.jpeg_quality,
     )  # fmt: skip
     with ingest:
@@ -208,11 +217,11 @@ def _write(
                 time_s = float(pictures.time_s[row.stamp])
                 image = ingest.add_image(
                     split_of[transcript.stem, row.said], pictures.jpeg(row.stamp),
-                    view=f"saycam/{name.removesuffix('.jpg')}", source=SAYCAM.name, key=name,
+                    view=f"{source.name}/{name.removesuffix('.jpg')}", source=source.name, key=name,
                     origin=Origin(job.video.name, pictures.sha256, time_s=time_s),
                 )  # fmt: skip
                 ingest.add_pair(
-                    image, said.text, source=SAYCAM.name, group=f"saycam/{transcript.stem}",
+                    image, said.text, source=source.name, group=f"{source.name}/{transcript.stem}",
                     time_s=said.frames[0][1],
                 )  # fmt: skip
     return ingest

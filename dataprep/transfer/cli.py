@@ -63,6 +63,10 @@ def add_commands(commands: Any) -> None:
     match.add_argument("--memory-gib", type=float, help="for the matching's tiles and lists (1)")
     match.add_argument("--threads", type=int, help="processor cores of the matching (all)")
     match.add_argument("--name", default="transferred", help="name of the corpus made")
+    match.add_argument(
+        "--mixed", type=Path, metavar="DIR",
+        help="also write FRAMES and OUT mixed, what training reads (see `merge` for more ways)",
+    )  # fmt: skip
     match.add_argument("--force", action="store_true", help="replace an existing corpus")
     match.set_defaults(run=_match)
 
@@ -71,11 +75,14 @@ def _match(arguments: argparse.Namespace) -> None:
     from dataprep.similarity.cli import describe
     from dataprep.similarity.embed import stores_of
     from dataprep.similarity.scorers import open_scorer
+    from dataprep.sources.write import check_out
     from dataprep.transfer.methods import Method
     from dataprep.transfer.stage import Options, transfer
     from engine import read_corpus
 
     started = time.monotonic()
+    if arguments.mixed is not None:
+        check_out(arguments.mixed, arguments.force)
     frames, pool = read_corpus(arguments.frames), read_corpus(arguments.pool)
     method = Method(
         arguments.method, arguments.epsilon, arguments.per_row, arguments.reject_below,
@@ -115,6 +122,12 @@ def _match(arguments: argparse.Namespace) -> None:
         print("  verified by NumPy: different pictures, true similarities, true total")
     print(f"{out}: {done.written:,} pictures in {time.monotonic() - started:.0f} s")
     print(f"{sheet}: pairs side by side; shows frames of {frames.path}")
+    if arguments.mixed is not None:
+        from dataprep.tools.merge import merge
+
+        counts = merge([frames.path, out], arguments.mixed, force=arguments.force)
+        mixed = ", ".join(f"{split} {sum(by.values()):,}" for split, by in counts.items())
+        print(f"{arguments.mixed}: {mixed} pairs")
 
 
 def _limit(text: str) -> tuple[str, int]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dataprep.sources.write import ORIGINS
 from engine import Corpus, CorpusWriter, Source, read_corpus
 
 SIZE = 48
@@ -87,8 +88,9 @@ def pool_corpus(path: Path, pictures: int = 60, sources: Sequence[str] = ("cc", 
             known = json.dumps({"request": f"{number:064x}"}) if number % 2 else "plain"
             out.add_pair(image, utterance(500 + number), source=source, group=f"{source}/{number}",
                          provenance=known, similarity=0.25)  # fmt: skip
-        origins = {"image": np.arange(pictures), "sha256": [f"{n:064x}" for n in range(pictures)]}
-        pq.write_table(pa.table(origins), out.add_file("origins.parquet"))
+        rows = [(n, f"{n}.png", f"{n:064x}", None, None) for n in range(pictures)]
+        origins = [dict(zip(ORIGINS.names, row, strict=True)) for row in rows]
+        pq.write_table(pa.Table.from_pylist(origins, ORIGINS), out.add_file("origins.parquet"))
         out.add_file("inputs.csv").write_text("file,sha256,size_bytes\n")
     return read_corpus(path)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 from support.captions import caption, digests, make_corpus, rewrite, start
 
 from dataprep.llm import Reply, RequestStore
@@ -45,6 +46,26 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     return said
+
+
+def test_raw_pictures_are_ingested_first(tmp_path: Path, capsys) -> None:
+    rows = []
+    for number, said in enumerate(["a brown dog on the grass", "a chart of revenue"]):
+        Image.new("RGB", (8, 8), (number, 9, 9)).save(tmp_path / f"{number}.png")
+        rows.append({"id": str(number), "image": f"{number}.png", "conversations": [
+            {"from": "human", "value": "<image>"}, {"from": "gpt", "value": said}]})
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    raw = ["--rows", tmp_path / "rows.json", "--pictures", tmp_path, "--out", tmp_path / "new",
+           "--backend", "stand-in", "--quiet"]
+    assert rewrite(*raw) == 0
+    assert len(read_corpus(tmp_path / "new.source").pairs("train")) == 2
+    assert [u for split in read_corpus(tmp_path / "new").splits
+            for u in read_corpus(tmp_path / "new").pairs(split).utterance] != []
+    capsys.readouterr()
+    assert rewrite(*raw) == 0
+    assert "there already" in capsys.readouterr().out
+    assert rewrite(*raw, "--corpus", tmp_path) == 2
+    assert "--corpus or --rows is needed" in error(capsys)
 
 
 def test_the_corpus_says_where_every_row_comes_from(general, tmp_path, capsys) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -256,7 +255,7 @@ def test_killed_while_matching_it_goes_on(
             state.exists() and state.stat().st_mtime_ns > before
         ):
             time.sleep(0.001)
-        os.kill(child.pid, signal.SIGKILL)
+        child.kill()
         child.join()
         kills += child.exitcode == -signal.SIGKILL and state.exists()
     assert kills >= 2
@@ -350,14 +349,18 @@ def test_the_command(
 ) -> None:
     words = ["match", frames.path, pool.path, "--out", tmp_path / "out", "--scorer", f"clip:{clip}",
              "--device", "cpu", "--frames-stores", tmp_path / "a", "--pool-stores", tmp_path / "b",
-             "--verify", "--quota", "cc=20", "--threads", "1"]
+             "--verify", "--quota", "cc=20", "--threads", "1", "--mixed", tmp_path / "mixed"]
     run(add_commands, *words)
     printed = capsys.readouterr().out
     assert "36 frames x 60 pictures by auction" in printed and "gap at most 0." in printed
     assert "verified by NumPy over all pairs: bound" in printed
     assert f"{tmp_path / 'out.sheet.png'}: pairs side by side" in printed
     assert (tmp_path / "out.sheet.png").exists()
-    with pytest.raises(ValueError, match="out exists already; --force replaces it"):
+    mixed, made = read_corpus(tmp_path / "mixed"), read_corpus(tmp_path / "out")
+    assert len(mixed.pairs("train")) == len(frames.pairs("train")) + len(made.pairs("train"))
+    with pytest.raises(ValueError, match="mixed exists already; --force replaces it"):
         run(add_commands, *words)
+    with pytest.raises(ValueError, match="out exists already; --force replaces it"):
+        run(add_commands, *words[:-2])
     with pytest.raises(ValueError, match="--quota cc: accepted: SOURCE=N"):
         run(add_commands, *words, "--force", "--quota", "cc")

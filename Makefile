@@ -10,11 +10,12 @@ endif
 
 CORPUS := data/picturebook
 RUN := runs/quickstart
+DEMO := data/demo
 # The first picture of the captions that show a held-out drawing.
 PICTURE = $(CORPUS)/benchmarks/$$(sed -n '2s/,.*//p' $(CORPUS)/benchmarks/test-view/caption.csv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-gpu test-kill lint bench bench-gpu clean-runs
+.PHONY: help setup quickstart demo-dataprep test test-gpu test-kill lint bench bench-gpu clean-runs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -29,6 +30,9 @@ quickstart: setup ## build the picture book, train on it, evaluate, caption a he
 	  --model $(RUN)/contrastive/model --model $(RUN)/generative/model
 	@picture=$(PICTURE); echo "A picture that the model never saw: $$picture"; \
 	  $(PYTHON_RUN) -m engine.generate --model $(RUN)/generative/model --image "$$picture"
+
+demo-dataprep: setup ## films and a general pool, every data command, training on the mix, a page
+	@$(PYTHON_RUN) -m dataprep demo --out $(DEMO) --train
 
 test: setup ## all tests, with the coverage of engine and dataprep
 	@$(PYTHON_RUN) -m pytest -q -n 2 --dist loadgroup --cov=engine --cov=dataprep --cov-report=term

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_COMMANDS = ("sources", "tools", "similarity", "rewrite", "transfer", "evalsets", "provenance")
+_COMMANDS = (
+    "sources", "tools", "similarity", "rewrite", "transfer", "evalsets", "provenance", "demo",
+)  # fmt: skip
 """Packages whose ``cli`` adds commands, in the order of a corpus's way."""
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dataprep.sources.pictures import open_store
-from dataprep.sources.prepare import Prepared, prepare, prepared_in_order
+from dataprep.sources.kept import Kept, kept_folder, kept_until_whole
+from dataprep.sources.pictures import Prepared, open_store
+from dataprep.sources.prepare import prepare, prepared_in_order
 from dataprep.sources.saycam import SAYCAM
 from dataprep.sources.splits import RULES, deal
 from dataprep.sources.write import Dead, Ingest, Origin, check_out, no_space_named, summary
@@ -82,7 +83,7 @@ def ingest_cvcl(
 
     Raises:
         ValueError: missing or malformed metadata, half a zip, nothing usable.
-        OSError: a full disk; nothing is left behind.
+        OSError: a full disk; the frames made are kept for the next run of the same call.
     """
     if split != "files" and split not in RULES:
         raise ValueError(f"--split {split}: accepted are files, {', '.join(RULES)}")
@@ -112,14 +113,16 @@ def ingest_cvcl(
         return prepare(lambda: store.read(frame.name), image_size, "pad", 95)
 
     frames = list(_frames(spoken, dealt, every))
-    with no_space_named(out, "nothing was left half-written; free some and run again"), ingest:
+    folder = kept_folder(out)
+    advice = f"what is made is kept in {folder}; free some and run again"
+    with no_space_named(out, advice), kept_until_whole(folder), ingest:
         for file in inputs:
             ingest.add_input(*file)
         for item in dead:
             ingest.leave_out(item)
         bar = tqdm(total=len(frames), unit="frame", desc="frames", disable=not progress)
-        with bar:
-            for frame, made in prepared_in_order(frames, work, workers):
+        with bar, Kept(folder / "0.bin", [inputs, every, image_size, store.facts]) as kept:
+            for frame, made in prepared_in_order(frames, work, workers, kept):
                 bar.update()
                 if not isinstance(made, Prepared):
                     reason = made or "cannot be read"

@@ -14,9 +14,10 @@ from typing import Any
 from tqdm import tqdm
 
 from dataprep.files import sha256_file
+from dataprep.sources.kept import Kept, kept_folder, kept_until_whole
 from dataprep.sources.layouts import Row, read_csv, read_llava, read_tsv, read_webdataset
-from dataprep.sources.pictures import Fit, Store, open_store
-from dataprep.sources.prepare import Prepared, prepare, prepared_in_order
+from dataprep.sources.pictures import Fit, Prepared, Store, open_store
+from dataprep.sources.prepare import prepare, prepared_in_order
 from dataprep.sources.splits import SHARES
 from dataprep.sources.write import Dead, Ingest, Origin, check_out, no_space_named, summary
 from engine import Source
@@ -115,7 +116,7 @@ def ingest_general(
 
     Raises:
         ValueError: a file is not of its layout, half a zip, or no row could be used.
-        OSError: a full disk; nothing is left behind.
+        OSError: a full disk; the pictures made are kept for the next run of the same call.
     """
     if not 1 <= image_size <= 4096:
         raise ValueError(f"--image-size {image_size}: accepted are 1 to 4096 pixels")
@@ -130,9 +131,12 @@ def ingest_general(
         },
         notes="Group and view: the picture.", jpeg_quality=jpeg_quality, force=force,
     )  # fmt: skip
-    with no_space_named(out, "nothing was left half-written; free some and run again"), ingest:
-        for given, path in layout.files:
-            ingest.add_input(path.name, sha256_file(path), path.stat().st_size)
+    folder = kept_folder(out)
+    advice = f"what is made is kept in {folder}; free some and run again"
+    with no_space_named(out, advice), kept_until_whole(folder), ingest:
+        for number, (given, path) in enumerate(layout.files):
+            digest = sha256_file(path)
+            ingest.add_input(path.name, digest, path.stat().st_size)
             beside = store
             if beside is None and layout.kind != "webdataset":
                 beside = open_store(path.parent)
@@ -142,7 +146,15 @@ def ingest_general(
                     return None
                 return prepare(_reader(row, beside), image_size, fit, jpeg_quality)
 
-            _add(ingest, layout, given, path, work, source, seed, limit, workers, progress, beside)
+            about = [
+                digest, layout.kind, layout.columns, limit, image_size, fit, jpeg_quality,
+                None if beside is None else beside.facts,
+            ]  # fmt: skip
+            with Kept(folder / f"{number}.bin", about) as kept:
+                _add(
+                    ingest, layout, given, path, work, source, seed, limit, workers, progress,
+                    beside, kept,
+                )  # fmt: skip
     print(f"{out}: {summary(ingest)}")
 
 
@@ -165,7 +177,7 @@ def _limited(rows: Iterator[Row | Dead], limit: int | None, bar: tqdm[Any]) -> I
 def _add(
     ingest: Ingest, layout: Layout, given: str, path: Path,
     work: Callable[[Row | Dead], Prepared | str | None], source: Source, seed: int,
-    limit: int | None, workers: int | None, progress: bool, store: Store | None,
+    limit: int | None, workers: int | None, progress: bool, store: Store | None, kept: Kept,
 ) -> None:  # fmt: skip
     ids: dict[tuple[str, str], int] = {}
     shard = path.stem if layout.kind == "webdataset" else ""
@@ -173,7 +185,7 @@ def _add(
         total=_count(layout.kind, path, limit), unit="row", desc=path.name, disable=not progress
     ) as bar:
         rows = _limited(layout.rows(path), limit, bar)
-        for row, made in prepared_in_order(rows, work, workers):
+        for row, made in prepared_in_order(rows, work, workers, kept):
             if isinstance(row, Dead):
                 ingest.leave_out(row)
                 continue

@@ -7,12 +7,13 @@ import io
 import os
 import threading
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
 from PIL import Image, ImageOps
 
-__all__ = ["FITS", "Fit", "PictureError", "Store", "made_square", "open_store"]
+__all__ = ["FITS", "Fit", "PictureError", "Prepared", "Store", "made_square", "open_store"]
 
 Fit = Literal["pad", "crop", "stretch"]
 FITS = ("pad", "crop", "stretch")
@@ -20,14 +21,24 @@ PAD_COLOUR = (124, 116, 104)
 """What published padding is filled with: the mean of ImageNet."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A picture as JPEG bytes of the corpus's size, and its source's SHA-256."""
+
+    jpeg: bytes
+    sha256: str
+
+
 class PictureError(ValueError):
     """A picture that cannot be used; the message says why."""
 
 
 class Store(Protocol):
-    """Where pictures lie: ``label`` names it, without a folder of the machine."""
+    """Where pictures lie: ``label`` names it, without a folder of the machine; ``facts`` tell it
+    from another of that name."""
 
     label: str
+    facts: tuple[str | int, ...]
 
     def read(self, name: str) -> bytes:
         """The bytes of a picture. `PictureError` where there is none or it cannot be read."""
@@ -40,6 +51,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self.label = path.resolve().name
+        self.facts: tuple[str | int, ...] = (str(self.path),)
 
     def read(self, name: str) -> bytes:
         """The bytes of the file at `name` below the folder."""
@@ -62,6 +74,10 @@ class Zip:
 
     def __init__(self, path: Path) -> None:
         self.label = path.name
+        about = path.stat()
+        self.facts: tuple[str | int, ...] = (
+            str(path.resolve()), about.st_size, about.st_mtime_ns,
+        )  # fmt: skip
         try:
             self._zip = zipfile.ZipFile(path)
         except zipfile.BadZipFile:

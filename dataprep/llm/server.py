@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import signal
 import socket
 import threading
 import time
@@ -285,12 +286,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = LocalServer(load_rules(arguments.rules), faults, port=arguments.port)
     except (ValueError, OSError) as error:
         parser.error(str(error))
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background ignores one
+        signal.signal(number, lambda *_: ended.set())
     with server:
         print(f"{server.base_url} answers by fixed rules (no language model); Ctrl-C ends it")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            print(f"{sum(server.state.paid.values())} answers given")
+        ended.wait()
+        print(f"{sum(server.state.paid.values())} answers given")
     return 0
 
 

@@ -74,23 +74,28 @@ def test_rules_are_loaded_by_name(capsys) -> None:
     assert "accepted: module:NAME" in capsys.readouterr().err
 
 
-def test_it_runs_as_a_command() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_runs_as_a_command(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "dataprep.llm.server", "--port", "0", "--latency-s", "0.01",
                "--rules", "dataprep.rewrite.stand_in:RULES"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
                                env={"PYTHONUNBUFFERED": "1"})
     assert process.stdout is not None
-    url, *rest = process.stdout.readline().split()
-    assert "no language model" in " ".join(rest)
-    client = openai.OpenAI(api_key="none", base_url=url, max_retries=0)
-    said = client.chat.completions.create(
-        model="m", messages=[{"role": "user", "content": "Caption: a red ball on grass"}],
-        response_format={"type": "json_schema", "json_schema": {
-            "name": "rewrite-v1", "schema": {}}})
-    assert "red ball" in (said.choices[0].message.content or "")
-    process.send_signal(signal.SIGINT)
-    assert "1 answers given" in process.communicate(timeout=20)[0]
-    assert process.returncode == 0
+    try:
+        url, *rest = process.stdout.readline().split()
+        assert "no language model" in " ".join(rest)
+        client = openai.OpenAI(api_key="none", base_url=url, max_retries=0)
+        said = client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "Caption: a red ball on grass"}],
+            response_format={"type": "json_schema", "json_schema": {
+                "name": "rewrite-v1", "schema": {}}})
+        assert "red ball" in (said.choices[0].message.content or "")
+        process.send_signal(number)
+        assert "1 answers given" in process.communicate(timeout=20)[0]
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_backends_by_name(monkeypatch, rules, tmp_path) -> None:

@@ -110,8 +110,7 @@ class NaiveBayes:
         return [sum(odds(word) for word in words(text)) for text in texts]
 
 
-def text_only(trials: Sequence[Trial], frequencies: Unigram | None,
-              seed: int) -> dict[str, list[Scorer]]:
+def text_only(trials: Sequence[Trial], frequencies: Unigram | None) -> dict[str, list[Scorer]]:
     """The text-only scorers for trials with several texts; floors average over each list."""
     unigram = frequencies or Unigram(text for trial in trials for text in trial.texts)
     return {

@@ -73,7 +73,12 @@ class BoundTask:
     items: list[Item]
     measures: list[Measure]
     rule: Rule
-    ties: Ties
+    score: ScoreOptions
+
+    @property
+    def ties(self) -> Ties:
+        """What equal scores are worth."""
+        return self.score.ties
 
     def plan(self, wants: Wants, options: Options) -> None:
         """Adds what a model has to answer."""
@@ -105,7 +110,7 @@ def bind(task: Task, items: list[Item], score: ScoreOptions, seed: int) -> Bound
     trials = question_trials(task, items, seed)
     build = {"winoground": _winoground, "caption": _caption}.get(task.kind, _choices)
     measures = build(task, items, trials, seed)
-    return BoundTask(task, items, measures, score.rule(task), score.ties)
+    return BoundTask(task, items, measures, score.rule(task), score)
 
 
 def _chance(trials: Sequence[Trial]) -> float:
@@ -189,7 +194,7 @@ def blind_floors(measure: Measure, frequencies: blind.Unigram | None, seed: int,
     if measure.share:
         floors["random"] = float(evaluate(measure, blind.Random(seed), ties).values.mean())
     if all(len(trial.texts) > 1 for trial in measure.trials):
-        for name, scorers in blind.text_only(measure.trials, frequencies, seed).items():
+        for name, scorers in blind.text_only(measure.trials, frequencies).items():
             means = [evaluate(measure, scorer, ties).values.mean() for scorer in scorers]
             floors[name] = float(np.mean(means))
     return floors
@@ -242,7 +247,8 @@ def caption_figures(bound: BoundTask, captions: dict[str, str], model: ModelInfo
     figures: list[Figure] = []
     rows: list[dict[str, Any]] = []
     items = bound.items
-    for made in measuring.caption_figures(items, captions, seed):
+    for made in measuring.caption_figures(items, captions, seed, meteor=bound.score.meteor,
+                                          meteor_jar=bound.score.meteor_jar):
         figures.append(_caption_figure(bound.task, made, model))
         rows += [_row(bound.task, made["name"], item, [], value, False)
                  for item, value in zip(items, made["values"], strict=True)]

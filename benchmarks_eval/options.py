@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from benchmarks_eval.meteor import Version
 from benchmarks_eval.tasks import Normalise, Task
 
 Ties = Literal["share", "strict", "first"]
@@ -43,6 +44,10 @@ class ScoreOptions:
     """pmi: weight of the text's own log-likelihood; 0 is ``sum``."""
     ties: Ties = "share"
     score_eos: bool | None = None
+    meteor: Version = "3.10"
+    """Which NLTK's METEOR generated captions get: releases differ."""
+    meteor_jar: str | None = None
+    """``meteor-1.5.jar``, to report METEOR 1.5 as well."""
 
     def rule(self, task: Task) -> Rule:
         """What holds for one task."""

@@ -89,8 +89,8 @@ def table(results: Results) -> str:
                  "the right one, as the published scorer has it"}[results.options.score.ties]
         lines.append(f"Ties {worth}: constant answers are no longer at chance.")
     if any(model.kind == "letters" for model in results.models):
-        lines.append("(letters): a chat model names an option by its letter, shares over the "
-                     "options' orders: another kind of measurement than likelihoods.")
+        lines.append("(letters): shares among the options of a trial, such as the letters that a "
+                     "chat model names: another kind of measurement than likelihoods.")
     return "\n".join(lines)
 
 

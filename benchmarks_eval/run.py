@@ -47,7 +47,8 @@ def read_tasks(suite: TaskFile, root: Path, options: Options,
     """Reads every data file and checks every picture before a model is touched.
 
     Raises:
-        ValueError: a malformed row or a missing picture (file and line).
+        ValueError: a malformed row or a missing picture (file and line), no corpus where the suite
+            names one, or a library that caption metrics need is not there.
     """
     bound: list[BoundTask] = []
     for task in suite.tasks:
@@ -56,6 +57,13 @@ def read_tasks(suite: TaskFile, root: Path, options: Options,
         if missing is not None:
             raise ValueError(missing)
         bound.append(bind(task, items, options.score, options.seed))
+    if suite.corpus is not None and not (Path(suite.corpus) / "corpus.json").is_file():
+        raise ValueError(f"corpus: {suite.corpus} is no corpus (no corpus.json); the task file "
+                         f"names it for the unigram floor")
+    if any(task.task.kind == "caption" for task in bound):
+        from benchmarks_eval.caption_metrics import require
+
+        require(options.score.meteor_jar)
     return bound
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
+from benchmarks_eval.meteor import Version
 from benchmarks_eval.options import ScoreOptions, Ties
 from benchmarks_eval.tasks import Normalise
 
@@ -43,6 +44,10 @@ def add_score_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ties", choices=get_args(Ties), default="share",
                         help="equal scores are worth 1/k, nothing, or the right answer as in the "
                              "published scorer (default share)")
+    parser.add_argument("--meteor", choices=get_args(Version), default="3.10",
+                        help="captions: METEOR as which NLTK computes it (default 3.10)")
+    parser.add_argument("--meteor-jar", metavar="JAR",
+                        help="captions: meteor-1.5.jar, to report METEOR 1.5 as well (needs Java)")
 
 
 def score_options(args: argparse.Namespace, score_eos: bool | None) -> ScoreOptions:
@@ -53,4 +58,5 @@ def score_options(args: argparse.Namespace, score_eos: bool | None) -> ScoreOpti
     """
     if args.alpha is not None and args.normalise not in (None, "pmi"):
         raise ValueError(f"--alpha has no meaning for --normalise {args.normalise}")
-    return ScoreOptions(args.normalise, args.alpha, args.ties, score_eos)
+    return ScoreOptions(args.normalise, args.alpha, args.ties, score_eos, args.meteor,
+                        args.meteor_jar)

@@ -88,6 +88,6 @@ def test_vtwt_phrases_give_much_away() -> None:
     task = Task(name="vtwt", kind="two_word", file="vtwt.csv")
     trials = two_word_trials(task, read_items(task, OFFICIAL), 0)
     assert 0.70 < _bayes(trials) < 0.80
-    unigram = blind.text_only(trials, None, 0)["unigram"][0]
+    unigram = blind.text_only(trials, None)["unigram"][0]
     share = np.mean([metrics.choice(unigram.matrix(t), t.gold) for t in trials])
     assert 0.40 < share < 0.60

@@ -26,7 +26,7 @@ setup: ## Debian packages, virtual environment, pinned packages, C++ extension
 quickstart: setup ## build the picture book, train on it, evaluate, caption a held-out picture
 	@test -f $(CORPUS)/corpus.json || $(PYTHON_RUN) -m dataprep picturebook --out $(CORPUS)
 	@$(BIN)/deepspeed --log_level error --num_gpus 1 engine/train.py --config configs/quickstart.yaml --resume auto
-	@$(PYTHON_RUN) -m benchmarks_eval run --tasks configs/tasks/picturebook.yaml \
+	@$(PYTHON_RUN) -m benchmarks_eval run --fresh --tasks configs/tasks/picturebook.yaml \
 	  --model $(RUN)/contrastive/model --model $(RUN)/generative/model
 	@picture=$(PICTURE); echo "A picture that the model never saw: $$picture"; \
 	  $(PYTHON_RUN) -m engine.generate --model $(RUN)/generative/model --image "$$picture"

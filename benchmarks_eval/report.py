@@ -7,16 +7,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks_eval.figures import Figure
+from benchmarks_eval.judge import Results, Swept
+from benchmarks_eval.notable import Sample
 from benchmarks_eval.records import write_atomically
-from benchmarks_eval.run import Results, Sample
 
 ABOVE = "*"
 PRINTED_SAMPLES = 4
 
 
 def number(value: float, unit: str) -> str:
-    """.712 for shares, +0.41 for nats; a share of exactly 1 stays 1.00."""
-    if unit != "share":
+    """.712 for shares and scores, +0.41 for nats; a share of exactly 1 stays 1.00."""
+    if unit not in ("share", "score"):
         return _signed(value)
     text = f"{value:.3f}"
     return text[1:] if text.startswith("0") else text[:4]
@@ -24,7 +25,7 @@ def number(value: float, unit: str) -> str:
 
 def short(value: float, unit: str) -> str:
     """The same with two digits, for the ends of intervals."""
-    if unit != "share":
+    if unit not in ("share", "score"):
         return _signed(value)
     text = f"{value:.2f}"
     return text[1:] if text.startswith("0") else text
@@ -35,10 +36,12 @@ def _signed(value: float) -> str:
 
 
 def cell(figure: Figure) -> str:
-    """``.712* [.66, .76]``: value, 95 % interval, a star when it lies above the blind floor."""
+    """``.712* [.66, .76] 3t 0n``: value, 95 % interval, a star when it lies above the blind floor,
+    trials that a tie decides, trials with a score that is not finite."""
     interval = f"[{short(figure.low, figure.unit)}, {short(figure.high, figure.unit)}]"
     star = ABOVE if figure.above_floor else " "
-    return f"{number(figure.value, figure.unit)}{star} {interval}"
+    return (f"{number(figure.value, figure.unit)}{star} {interval:<11} {figure.ties}t "
+            f"{figure.nonfinite}n")
 
 
 def rows_of(figures: Iterable[Figure]) -> dict[tuple[str, str], list[Figure]]:
@@ -52,11 +55,15 @@ def rows_of(figures: Iterable[Figure]) -> dict[tuple[str, str], list[Figure]]:
 def table(results: Results) -> str:
     """The terminal table, all models side by side."""
     names = [model.name for model in results.models]
+    heads = [f"{model.name} (letters)" if model.kind == "letters" else model.name
+             for model in results.models]
     rows = rows_of(results.figures)
     left = max([len(f"  {task}  {figure}") for task, figure in rows] + [24])
-    width = max([24, *(len(name) for name in names)])
+    cells = {(figure.task, figure.figure, figure.model): cell(figure)
+             for figure in results.figures}
+    width = max([24, *map(len, heads), *map(len, cells.values())])
     head = f"{'':<{left}} {'n':>6} {'chance':>7} {'blind':>6}  "
-    lines = [head + "  ".join(f"{name:<{width}}" for name in names).rstrip()]
+    lines = [head + "  ".join(f"{name:<{width}}" for name in heads).rstrip()]
     lines.append("─" * max(len(lines[0]), len(head) + len(names) * (width + 2) - 2))
     group = None
     task_before = ""
@@ -67,14 +74,41 @@ def table(results: Results) -> str:
             lines.append(group or results.suite.name)
         shown = task if task != task_before else " " * len(task)
         task_before = task
-        by_model = {figure.model: cell(figure) for figure in figures}
         floor = _floor(figures)
         lines.append((f"{f'  {shown}  {name}':<{left}} {first.n:>6} "
                       f"{number(first.chance, first.unit):>7} {floor:>6}  "
-                      + "  ".join(f"{by_model.get(m, '–'):<{width}}" for m in names)).rstrip())
+                      + "  ".join(f"{cells.get((task, name, m), '–'):<{width}}"
+                                  for m in names)).rstrip())
     lines.append("")
     lines.append(f"{ABOVE} the 95 % interval lies above the blind floor: the best of chance, a "
                  f"constant answer and text-only models.")
+    lines.append("t: trials that equal scores decide, n: trials with a score that is not finite "
+                 "(wrong).")
+    if results.options.score.ties != "share":
+        worth = {"strict": "count as wrong", "first": "count for the first candidate of the file, "
+                 "the right one, as the published scorer has it"}[results.options.score.ties]
+        lines.append(f"Ties {worth}: constant answers are no longer at chance.")
+    if any(model.kind == "letters" for model in results.models):
+        lines.append("(letters): shares among the options of a trial, such as the letters that a "
+                     "chat model names: another kind of measurement than likelihoods.")
+    return "\n".join(lines)
+
+
+def sweep_table(swept: Sequence[Swept]) -> str:
+    """Text-choice figures by alpha, one row a task and model."""
+    if not swept:
+        return ""
+    alphas = list(swept[0].shares)
+    left = max(len(f"  {row.task}  {row.model}") for row in swept)
+    lines = ["Share right when alpha times the text's own log-likelihood is taken off",
+             f"{'':<{left}} {'n':>6} {'chance':>7} {'mean':>6}"
+             + "".join(f"{f'a={alpha:g}':>8}" for alpha in alphas)]
+    for row in swept:
+        lines.append(f"{f'  {row.task}  {row.model}':<{left}} {row.n:>6} "
+                     f"{number(row.chance, 'share'):>7} {number(row.mean, 'share'):>6}"
+                     + "".join(f"{number(row.shares[a], 'share'):>8}" for a in alphas))
+    lines.append("mean: per token, nothing taken off. Alpha chosen on the same trials flatters; "
+                 "choose it on others.")
     return "\n".join(lines)
 
 

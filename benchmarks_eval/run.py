@@ -1,243 +1,306 @@
-"""One evaluation from task file to results: the order of the work, without any of its details."""
+"""One evaluation from task file to records: the order of the work, without any of its details."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from tqdm import tqdm
 
-from benchmarks_eval import blind, scoring
-from benchmarks_eval.data import missing_picture, read_items
-from benchmarks_eval.figures import (
-    BoundTask,
-    Figure,
-    bind,
-    blind_floors,
-    caption_figures,
-    make_figure,
+from benchmarks_eval import blind, features, parts
+from benchmarks_eval.data import data_files, missing_picture, pictures_of, read_items
+from benchmarks_eval.figures import BoundTask, bind
+from benchmarks_eval.judge import RETRIEVAL, Results, caption_judge, judge
+from benchmarks_eval.options import Options
+from benchmarks_eval.plan import (
+    ModelInfo,
+    Plan,
+    Wants,
+    difference,
+    digest,
+    make_plan,
+    read_plan,
 )
-from benchmarks_eval.models import Model
-from benchmarks_eval.records import JsonLines, ScoreRecord
-from benchmarks_eval.tasks import Normalise, TaskFile
-from benchmarks_eval.trials import Trial, spread
+from benchmarks_eval.ranks import Ranks
+from benchmarks_eval.records import (
+    json_line,
+    read_captions,
+    read_scores,
+    write_atomically,
+)
+from benchmarks_eval.scoring import Asker, Room, ask_batch
+from benchmarks_eval.tasks import TaskFile
+from benchmarks_eval.trials import spread
+
+if TYPE_CHECKING:
+    from benchmarks_eval.models import Model
 
 log = logging.getLogger("babyvlm")
 
-SAMPLES = 12
-EXTREMES = 3
 
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line decides."""
-
-    seed: int = 0
-    limit: int | None = None
-    normalise: Normalise | None = None
-    batch_size: int = 32
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A picture with what people and models say about it."""
-
-    task: str
-    group: str
-    image: str
-    references: list[str]
-    captions: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Extreme:
-    """A trial a model is most surely right or wrong about, with every candidate's score."""
-
-    task: str
-    group: str
-    label: str
-    model: str
-    best: bool
-    margin: float
-    gold: int
-    images: list[str]
-    texts: list[str]
-    scores: list[list[float]]
-
-
-@dataclass(frozen=True)
-class Results:
-    """All that reports are made of."""
-
-    suite: TaskFile
-    root: Path
-    options: Options
-    models: list[Model]
-    figures: list[Figure]
-    samples: list[Sample]
-    extremes: list[Extreme]
-
-    def to_json(self) -> dict[str, Any]:
-        """A strict-JSON tree; no clock in it, so that equal runs give equal bytes."""
-        return {
-            "format": 1,
-            "suite": self.suite.model_dump(mode="json"),
-            "root": str(self.root),
-            "options": asdict(self.options),
-            "models": [{"name": m.name, "path": m.path, "kind": m.kind,
-                        "tower_hash": m.handle.tower_hash} for m in self.models],
-            "figures": [asdict(figure) for figure in self.figures],
-            "samples": [asdict(sample) for sample in self.samples],
-            "extremes": [asdict(extreme) for extreme in self.extremes],
-        }
-
-
-def read_tasks(suite: TaskFile, root: Path, options: Options) -> list[BoundTask]:
-    """Reads every CSV and checks every picture before a model is touched.
+def read_tasks(suite: TaskFile, root: Path, options: Options,
+               pictures: bool = True) -> list[BoundTask]:
+    """Reads every data file and checks every picture before a model is touched.
 
     Raises:
-        ValueError: a malformed row or a missing picture (file and line).
+        ValueError: a malformed row or a missing picture (file and line), no corpus where the suite
+            names one, or a library that caption metrics need is not there.
     """
     bound: list[BoundTask] = []
     for task in suite.tasks:
         items = spread(read_items(task, root), options.limit)
-        missing = missing_picture(task, root, items)
+        missing = missing_picture(task, root, items) if pictures else None
         if missing is not None:
             raise ValueError(missing)
-        bound.append(bind(task, items, options.normalise or task.normalise, options.seed))
+        bound.append(bind(task, items, options.score, options.seed))
+    if suite.corpus is not None and not (Path(suite.corpus) / "corpus.json").is_file():
+        raise ValueError(f"corpus: {suite.corpus} is no corpus (no corpus.json); the task file "
+                         f"names it for the unigram floor")
+    if any(task.task.kind == "caption" for task in bound):
+        from benchmarks_eval.caption_metrics import require
+
+        require(options.score.meteor_jar)
     return bound
 
 
-def word_frequencies(suite: TaskFile) -> blind.Unigram | None:
-    """Training word frequencies for the unigram floor, when the suite names a corpus."""
+def word_frequencies(suite: TaskFile) -> list[str]:
+    """Training utterances for the unigram floor, when the suite names a corpus; else none."""
     if suite.corpus is None:
-        return None
+        return []
     from engine import read_corpus
 
-    return blind.Unigram(read_corpus(suite.corpus).pairs("train").utterance)
+    return list(read_corpus(suite.corpus).pairs("train").utterance)
 
 
-def evaluate(models: Sequence[Model], suite: TaskFile, root: Path, out: Path,
-             options: Options) -> Results:
-    """Scores every model on every task; records stream to ``<out>/<model>/*.jsonl``."""
-    bound = read_tasks(suite, root, options)
-    frequencies = word_frequencies(suite)
-    plans: list[scoring.Plan] = []
+def data_facts(bound: Sequence[BoundTask], root: Path) -> dict[str, Any]:
+    """Task -> SHA-256 of its data files and of the questions read from them."""
+    facts: dict[str, Any] = {}
+    for task in bound:
+        files = [path.relative_to(root).as_posix() for path in data_files(task.task, root)]
+        facts[task.task.name] = {
+            "files": features.file_hashes(root, files), "questions": len(task.items),
+            "sha256": digest([[i.id, i.images, i.texts, i.gold, i.cluster, i.tags]
+                              for i in task.items])}
+    return facts
+
+
+def plan_run(models: Sequence[Model], suite: TaskFile, bound: Sequence[BoundTask], root: Path,
+             options: Options) -> tuple[Plan, dict[str, str]]:
+    """The plan of a run, and the SHA-256 of every picture."""
+    wants: list[Wants] = []
     for model in models:
-        plan = scoring.Plan()
+        want = Wants(ModelInfo.of(model))
         for task in bound:
-            task.plan(plan, model.kind)
-        plans.append(plan)
-    with ExitStack() as stack:
-        files = {(m.name, what): stack.enter_context(
-                     JsonLines(out / m.file_name / f"{what}.jsonl"))
-                 for m in models for what in _files(m)}
-
-        def sink(model: Model, records: list[ScoreRecord],
-                 captions: list[tuple[str, scoring.Ask, str]]) -> None:
-            files[model.name, "scores"].write(record.to_json() for record in records)
-            if captions:
-                files[model.name, "captions"].write(
-                    {"image": image, "prompt": ask.prompt, "caption": text}
-                    for image, ask, text in captions)
-
-        answers = scoring.score(models, plans, root, batch_size=options.batch_size, sink=sink)
-    figures: list[Figure] = []
-    extremes: list[Extreme] = []
-    for task in bound:
-        made, notable = _task_figures(task, models, answers, frequencies, options.seed)
-        figures += made
-        extremes += notable
-    for figure in figures:
-        if figure.nonfinite:
-            log.warning("%s, %s/%s: %d of %d trials have a NaN or infinite score; they count as "
-                        "wrong", figure.model, figure.task, figure.figure, figure.nonfinite,
-                        figure.n)
-    return Results(suite, root, options, list(models), figures,
-                   _samples(bound, models, answers), extremes)
+            task.plan(want, options)
+        wants.append(want)
+    pictures = sorted({image for task in bound for image in pictures_of(task.items)})
+    hashes = features.file_hashes(root, pictures)
+    plan = make_plan(wants, suite=suite.model_dump(mode="json", exclude_unset=True), root=root,
+                     data=data_facts(bound, root), pictures=hashes, options=options)
+    return plan, hashes
 
 
-def _files(model: Model) -> tuple[str, ...]:
-    return ("scores", "captions") if model.kind == "generative" else ("scores",)
+def evaluate(models: Sequence[Model], suite: TaskFile, root: Path, out: Path, options: Options, *,
+             store: Path | None = None, fresh: bool = False, ranks: Ranks | None = None,
+             allow_upload: bool = False) -> Results | None:
+    """Scores every model on every task and judges the records.
+
+    Records are kept batch by batch: a killed run goes on where it was, at any number of ranks.
+
+    Args:
+        models: loaded; each gets a folder of records below ``out``.
+        suite: the tasks.
+        root: folder of the data.
+        out: folder of the results. A plan that lies there must be this one.
+        options: what is recorded and how it is judged.
+        store: folder of the feature store; None keeps no features.
+        fresh: removes what another (or the same) plan has recorded in ``out``.
+        ranks: this process among all.
+        allow_upload: pictures that the suite does not show may go to a server.
+
+    Returns:
+        The results; None on ranks other than the first.
+
+    Raises:
+        ValueError: bad data, a model that cannot serve, another plan in ``out``, a rank that died.
+    """
+    from benchmarks_eval.models import Material, prepare
+
+    ranks = ranks or Ranks()
+    bound = read_tasks(suite, root, options)
+    texts = word_frequencies(suite)
+    prepare(models, Material(
+        {task.task.name: [t for m in task.measures for t in m.trials] for task in bound},
+        root, texts, suite.show_pictures, allow_upload))
+    plan, hashes = plan_run(models, suite, bound, root, options)
+    setting = _Setting(root, store, hashes, ranks)
+    _record(plan, models, out, fresh, setting)
+    judging = caption_judge(plan.infos)
+    if judging is not None:
+        again = plan_retrieval(plan, bound, out, options, hashes, judging)
+        if again.batches:
+            _record(again, [models[judging]], out / RETRIEVAL, False, setting)
+    if not ranks.first:
+        return None
+    return judge(suite, bound, root, options, plan.infos, out, out,
+                 blind.Unigram(texts) if texts else None)
 
 
-def _task_figures(bound: BoundTask, models: Sequence[Model], answers: Sequence[scoring.Answers],
-                  frequencies: blind.Unigram | None,
-                  seed: int) -> tuple[list[Figure], list[Extreme]]:
-    figures: list[Figure] = []
-    extremes: list[Extreme] = []
-    for measure in bound.measures:
-        floors = blind_floors(measure, frequencies, seed)
-        for model, answer in zip(models, answers, strict=True):
-            if model.kind not in measure.kinds:
-                continue
-            scorer = scoring.TaskScores(answer.records, bound.task, model.kind, bound.normalise)
-            figures.append(make_figure(bound, measure, model.name, scorer, floors, seed))
-            if measure.primary:
-                extremes += _extremes(bound, measure.label, measure.trials, model, scorer)
-    if bound.task.kind == "caption":
-        for model, answer in zip(models, answers, strict=True):
-            if model.kind == "generative":
-                figures += caption_figures(bound, _captions(bound, answer), model.name, seed)
-    return figures, extremes
+def plan_retrieval(plan: Plan, bound: Sequence[BoundTask], out: Path, options: Options,
+                   hashes: dict[str, str], judging: int) -> Plan:
+    """What can be asked only once captions are there: which picture is this caption of?
+
+    Args:
+        plan: of the tasks; its captions are on disk.
+        bound: the tasks.
+        out: folder of the results.
+        options: the run's.
+        hashes: picture -> SHA-256 of its bytes.
+        judging: place of the contrastive model that is asked.
+    """
+    from benchmarks_eval.captions import retrieval_trials
+
+    want = Wants(plan.infos[judging])
+    for info in plan.infos:
+        if info.generates:
+            said = read_captions(out / info.file_name / "captions.jsonl")
+            for task in bound:
+                if task.retrieves:
+                    trials = retrieval_trials(task.items, task.captions(said), task.task.foils,
+                                              options.seed)
+                    want.add_trials(task.task, [t for t in trials if t.texts[0].strip()], options)
+    return make_plan([want], suite={}, root=Path(plan.facts["root"]), data={}, pictures=hashes,
+                     options=options)
 
 
-def _captions(bound: BoundTask, answer: scoring.Answers) -> dict[str, str]:
-    ask = scoring.Ask(bound.task.prompt, bound.task.max_new_tokens)
-    return {item.images[0]: answer.captions[item.images[0], ask] for item in bound.items}
+@dataclass(frozen=True)
+class _Setting:
+    """Where and with whom a run works."""
+
+    root: Path
+    store: Path | None
+    hashes: dict[str, str]
+    ranks: Ranks
+    room: Room = field(default_factory=Room)
 
 
-def _margin(trial: Trial, scores: np.ndarray) -> float:
-    """Right answer minus the best wrong one; for a square the matching margin."""
-    if len(trial.images) > 1 and len(trial.texts) > 1:
-        return float(scores[0, 0] + scores[1, 1] - scores[0, 1] - scores[1, 0])
-    flat = scores.ravel()
-    return float(flat[trial.gold] - np.delete(flat, trial.gold).max())
+def _record(plan: Plan, models: Sequence[Model], out: Path, fresh: bool,
+            setting: _Setting) -> None:
+    """Takes the plan as far as merged records; returns on every rank when they are there."""
+    ranks = setting.ranks
+    left = _begin(plan, out, fresh, ranks)
+    _work(plan, models, out, left[ranks.rank::ranks.world], setting)
+    ranks.wait()
+    if ranks.first:
+        merge(plan, out)
+    ranks.wait()
 
 
-def _extremes(bound: BoundTask, label: str, trials: Sequence[Trial], model: Model,
-              scorer: blind.Scorer) -> list[Extreme]:
-    ranked: list[tuple[float, int, np.ndarray]] = []
-    for number, trial in enumerate(trials):
-        scores = scorer.matrix(trial)
-        if np.isfinite(scores).all():
-            ranked.append((_margin(trial, scores), number, scores))
-    ranked.sort(key=lambda entry: entry[:2])
-    found: list[Extreme] = []
-    for best, entries in ((True, ranked[::-1]), (False, ranked)):
-        shown: set[str] = set()
-        for margin, number, scores in entries:
-            trial = trials[number]
-            if len(shown) == EXTREMES or (margin > 0) != best:
-                break
-            if trial.cluster in shown:  # one picture has many trials: show different ones
-                continue
-            shown.add(trial.cluster)
-            found.append(Extreme(bound.task.name, bound.task.group, label, model.name, best,
-                                 margin, trial.gold, list(trial.images), list(trial.texts),
-                                 scores.tolist()))
-    return found
+def _begin(plan: Plan, out: Path, fresh: bool, ranks: Ranks) -> list[int]:
+    """The batches that are left, the same on every rank."""
+    problem = None
+    left: list[int] = []
+    if ranks.first:
+        try:
+            _claim(plan, out, fresh)
+            made = parts.read_parts(out)
+            number = len(plan.batches)
+            left = [n for n in range(number) if n not in made]
+            if left and complete(plan, out):
+                left = []
+            if len(left) < number:
+                log.info("%s: %d of %d batches are there, %d to go", out, number - len(left),
+                         number, len(left))
+        except (ValueError, OSError) as error:
+            problem = str(error)
+    problem, left = ranks.from_first((problem, left))
+    if problem is not None:
+        raise ValueError(problem)
+    return left
 
 
-def _samples(bound: Sequence[BoundTask], models: Sequence[Model],
-             answers: Sequence[scoring.Answers]) -> list[Sample]:
-    samples: list[Sample] = []
-    for task in bound:
-        if task.task.kind != "caption":
-            continue
-        references: dict[str, list[str]] = {}
-        for item in task.items:
-            references.setdefault(item.images[0], []).append(item.texts[0])
-        said = {model.name: _captions(task, answer)
-                for model, answer in zip(models, answers, strict=True)
-                if model.kind == "generative"}
-        pictures = list(references)
-        for k in range(min(SAMPLES, len(pictures))):
-            image = pictures[k * len(pictures) // min(SAMPLES, len(pictures))]
-            samples.append(Sample(task.task.name, task.task.group, image, references[image],
-                                  {name: captions[image] for name, captions in said.items()}))
-    return samples
+def _claim(plan: Plan, out: Path, fresh: bool) -> None:
+    if fresh:
+        clear(plan, out)
+    before = read_plan(out)
+    if before is not None:
+        odd = difference(before, plan.facts)
+        if odd is not None:
+            raise ValueError(f"{out} holds records of another plan: its {odd} differ; give "
+                             f"another --out, or --fresh to remove them and start anew")
+    plan.write(out)
+
+
+def clear(plan: Plan, out: Path) -> None:
+    """Removes what a run has recorded in ``out``: its plan first, so that no kill leaves records
+    beside a plan that is not theirs."""
+    (out / "plan.json").unlink(missing_ok=True)
+    parts.remove_parts(out)
+    for info in plan.infos:
+        shutil.rmtree(out / info.file_name, ignore_errors=True)
+    shutil.rmtree(out / RETRIEVAL, ignore_errors=True)
+
+
+def complete(plan: Plan, out: Path) -> bool:
+    """Whether the models' files hold everything: an earlier run came as far as merging."""
+    known: list[set[Any]] = []
+    for info in plan.infos:
+        own: set[Any] = set()
+        for what, read in (("scores", read_scores), ("captions", read_captions)):
+            path = out / info.file_name / f"{what}.jsonl"
+            if path.is_file():
+                own |= read(path).keys()
+        known.append(own)
+    return all(key in known[k] for batch in plan.batches for k, key in batch.wanted())
+
+
+def _work(plan: Plan, models: Sequence[Model], out: Path, mine: list[int],
+          setting: _Setting) -> None:
+    if not mine:
+        return
+    root, ranks = setting.root, setting.ranks
+    askers = {k: Asker(k, models[k], plan.batches, root)
+              for k in sorted({k for n in mine for k in plan.batches[n].models})}
+    stores = {k: features.FeatureStore(setting.store, plan.infos[k].tower_hash, setting.hashes)
+              for k in askers}
+    total = sum(len(plan.batches[n].pictures) or 1 for n in mine)
+    with parts.Part(out, ranks.rank) as part, tqdm(
+            total=total, unit="picture", desc="scoring", dynamic_ncols=True,
+            disable=not ranks.first) as bar:
+        for number in mine:
+            batch = plan.batches[number]
+            part.append(number, ask_batch(batch, askers, stores[batch.models[0]], root,
+                                          setting.room))
+            bar.update(len(batch.pictures) or 1)
+    log.info("rank %d: %d pictures through a tower, %d read from the feature store", ranks.rank,
+             sum(own.tower_pictures for own in stores.values()),
+             sum(own.read_pictures for own in stores.values()))
+
+
+def merge(plan: Plan, out: Path) -> None:
+    """Puts the parts together in the order of the plan, one file a model and kind of record.
+
+    Parts go only when every file is there, so a kill in between loses nothing.
+
+    Raises:
+        ValueError: a batch is missing.
+    """
+    made = parts.read_parts(out)
+    missing = sum(n not in made for n in range(len(plan.batches)))
+    if missing and not complete(plan, out):
+        raise ValueError(f"{out}: {missing} of {len(plan.batches)} batches are not there; start "
+                         f"again to go on")
+    if not missing:
+        lines: dict[tuple[int, str], list[str]] = {
+            (k, what): [] for k, info in enumerate(plan.infos)
+            for what in (("scores", "captions") if info.generates else ("scores",))}
+        for number in range(len(plan.batches)):
+            for row in made[number]:
+                lines[row.model, row.file].append(json_line(row.row))
+        for (k, what), text in lines.items():
+            write_atomically(out / plan.infos[k].file_name / f"{what}.jsonl", text)
+    parts.remove_parts(out)

@@ -11,13 +11,25 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-Kind = Literal["labeled", "two_word", "winoground", "caption"]
+Kind = Literal["labeled", "two_word", "winoground", "caption", "text_choice", "picture_choice"]
+Format = Literal["babyvlm", "winoground", "devbench", "blimp", "sugarcrepe"]
 Direction = Literal["image", "text"]
-Normalise = Literal["mean", "sum"]
+Normalise = Literal["mean", "sum", "char", "pmi"]
+
+FORMATS: dict[Format, tuple[Kind, ...]] = {
+    "babyvlm": ("labeled", "two_word", "winoground", "caption"),
+    "winoground": ("winoground",),
+    "devbench": ("picture_choice", "winoground", "text_choice"),
+    "blimp": ("text_choice",),
+    "sugarcrepe": ("text_choice",),
+}
+"""Published file formats and the kinds of question that each can hold."""
 
 # Fields that mean something for some kinds only; anywhere else they are a mistake worth naming.
 _KIND_FIELDS: dict[str, frozenset[str]] = {
     "directions": frozenset({"labeled"}),
+    "candidates": frozenset({"labeled"}),
+    "rename": frozenset({"labeled"}),
     "foils": frozenset({"caption"}),
     "retrieval_pool": frozenset({"caption"}),
     "max_new_tokens": frozenset({"caption"}),
@@ -29,31 +41,46 @@ class _Section(BaseModel):
 
 
 class Task(_Section):
-    """One benchmark: a CSV in an official layout and how its pairs are scored."""
+    """One benchmark: a file in a published format and how its pairs are scored."""
 
     name: str = Field(min_length=1)
     """Unique within the file; names the rows of every table."""
     kind: Kind
-    """Which official CSV layout the file has, and with it which figures are reported."""
+    """What is asked, and with it which figures are reported. ``text_choice``: one of several texts
+    for a picture (or for none: grammar pairs); ``picture_choice``: one of several pictures."""
     file: str
-    """The CSV, relative to the task file's root."""
+    """The data file, relative to the task file's root; for BLiMP also a folder of JSON lines."""
+    format: Format = "babyvlm"
+    """Whose file layout it is: ``babyvlm`` (the four official CSVs), ``winoground``
+    (examples.jsonl or parquet), ``devbench`` (manifest.csv: text1, image1, image2, ...; the right
+    answer first), ``blimp`` (JSON lines), ``sugarcrepe`` (JSON)."""
     group: str = ""
     """Heading under which tables list the task (for instance the split)."""
     image_root: str = "."
-    """Folder that the CSV's ``image`` column starts from, relative to the root."""
+    """Folder that the file's picture names start from, relative to the root."""
     templates: tuple[str, ...] = ("{text}",)
     """Texts put around a label or phrase: ``{text}``, or ``{a_text}`` with its indefinite article.
     The scores of several are averaged."""
+    rename: dict[str, str] = {}
+    """labeled: labels said otherwise, for instance ``{cat: kitty}`` for the child's own word."""
     prompt: str = ""
     """What a generative model reads before the scored text (never scored). Contrastive: unused."""
     normalise: Normalise = "mean"
-    """Log-likelihood per token (``mean``, the BabyVLM paper's) or summed (``sum``)."""
+    """Log-likelihood per token (``mean``, the BabyVLM paper's), summed (``sum``), per character
+    (``char``), or its gain over the text alone (``pmi``, weighted by ``alpha``)."""
+    alpha: float = Field(default=1.0, ge=0)
+    """``pmi``: how much of the text's own log-likelihood is taken off."""
     score_eos: bool = False
     """Whether the end-of-sequence token counts as part of the scored text (paper: no)."""
     directions: tuple[Direction, ...] = ("image", "text")
     """labeled: choose the picture for a label (paper), the label for a picture, or both."""
-    cluster: str = "image"
-    """Column whose equal values make trials dependent (labeled, winoground: the target's row)."""
+    candidates: Literal["trial", "all"] = "trial"
+    """labeled, the label for a picture: the trial's own labels (``trial``), or every label of the
+    file for each distinct target picture (``all``: what a confusion matrix is made of)."""
+    cluster: str | None = None
+    """Column whose equal values make trials dependent. By default the picture (labeled: the
+    target's); winoground files: the example; devbench: the set of pictures; BLiMP: the paradigm, or
+    the pair when there is one paradigm only."""
     cluster_pattern: str | None = None
     """Regular expression with one group: the part of the cluster value that counts."""
     foils: int = Field(default=3, ge=1)
@@ -68,6 +95,14 @@ class Task(_Section):
         for field, kinds in _KIND_FIELDS.items():
             if field in self.model_fields_set and self.kind not in kinds:
                 raise ValueError(f"'{field}' has no meaning for kind '{self.kind}'")
+        if self.kind not in FORMATS[self.format]:
+            able = [name for name, kinds in FORMATS.items() if self.kind in kinds]
+            raise ValueError(f"kind '{self.kind}' does not come in format '{self.format}'; "
+                             f"accepted: {', '.join(able)}")
+        if "alpha" in self.model_fields_set and self.normalise != "pmi":
+            raise ValueError(f"'alpha' has no meaning for normalise '{self.normalise}'")
+        if self.candidates == "all" and self.directions != ("text",):
+            raise ValueError("'candidates: all' is for 'directions: [text]'")
         if not self.templates or any(
                 "{text}" not in t and "{a_text}" not in t for t in self.templates):
             raise ValueError("every template needs the place holder {text} or {a_text}")
@@ -84,6 +119,7 @@ class Task(_Section):
 
     def render(self, text: str) -> list[str]:
         """The strings that stand for ``text``: one per template."""
+        text = self.rename.get(text, text)
         article = "an" if text[:1].lower() in "aeiou" else "a"
         return [template.replace("{a_text}", f"{article} {text}").replace("{text}", text)
                 for template in self.templates]

@@ -17,7 +17,8 @@ class Trial:
     """A small score matrix to fill: ``images`` [I] by ``texts`` [J].
 
     Either I or J is 1 and the right choice lies at ``gold`` on the other axis, or both are 2
-    (winoground) and the right answer is the diagonal.
+    (winoground) and the right answer is the diagonal. The picture "" stands for none: only models
+    that know the likelihood of a text by itself can be asked. ``tags`` are what breakdowns go by.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Trial:
     texts: tuple[str, ...]
     gold: int
     cluster: str
+    tags: tuple[tuple[str, str], ...] = ()
 
     @property
     def choices(self) -> int:
@@ -57,8 +59,25 @@ def labeled_trials(task: Task, items: Sequence[Item], direction: Direction,
             texts = (texts[gold],)
         else:
             images = (images[gold],)
-        trials.append(Trial(item.id, images, texts, gold, item.cluster))
+        trials.append(Trial(item.id, images, texts, gold, item.cluster, item.tags))
     return trials
+
+
+def all_label_trials(task: Task, items: Sequence[Item], seed: int) -> list[Trial]:
+    """The label for a picture among every label of the set, once for each distinct target.
+
+    A target that several questions share becomes one trial, named after the first of them.
+    """
+    labels = sorted({text for item in items for text in item.texts})
+    trials: dict[tuple[str, str], Trial] = {}
+    for item in items:
+        own = item.images[item.gold], item.texts[item.gold]
+        if own not in trials:
+            order = _rng(seed, task, "all labels", item).permutation(len(labels))
+            texts = tuple(labels[k] for k in order)
+            trials[own] = Trial(item.id, own[:1], texts, texts.index(own[1]), item.cluster,
+                                item.tags)
+    return list(trials.values())
 
 
 def two_word_trials(task: Task, items: Sequence[Item], seed: int) -> list[Trial]:
@@ -67,14 +86,37 @@ def two_word_trials(task: Task, items: Sequence[Item], seed: int) -> list[Trial]
     for item in items:
         gold = int(_rng(seed, task, "phrase", item).integers(2))
         texts = item.texts if gold == 0 else item.texts[::-1]
-        trials.append(Trial(item.id, item.images, texts, gold, item.cluster))
+        trials.append(Trial(item.id, item.images, texts, gold, item.cluster, item.tags))
+    return trials
+
+
+def text_choice_trials(task: Task, items: Sequence[Item], seed: int) -> list[Trial]:
+    """The text for a picture (or, with the picture "", the better text), one of several."""
+    trials: list[Trial] = []
+    for item in items:
+        order = _rng(seed, task, "text", item).permutation(len(item.texts))
+        gold = int(np.flatnonzero(order == item.gold)[0])
+        trials.append(Trial(item.id, item.images, tuple(item.texts[k] for k in order), gold,
+                            item.cluster, item.tags))
+    return trials
+
+
+def picture_choice_trials(task: Task, items: Sequence[Item], seed: int) -> list[Trial]:
+    """The picture for a text, one of several. The prior of the text cancels."""
+    trials: list[Trial] = []
+    for item in items:
+        order = _rng(seed, task, "picture", item).permutation(len(item.images))
+        gold = int(np.flatnonzero(order == item.gold)[0])
+        trials.append(Trial(item.id, tuple(item.images[k] for k in order), item.texts, gold,
+                            item.cluster, item.tags))
     return trials
 
 
 def winoground_trials(items: Sequence[Item]) -> list[Trial]:
     """Two pictures by two phrases, positive first: the figures name the two sides, and ties are
     broken by expectation, so no order can help."""
-    return [Trial(item.id, item.images, item.texts, 0, item.cluster) for item in items]
+    return [Trial(item.id, item.images, item.texts, 0, item.cluster, item.tags)
+            for item in items]
 
 
 def caption_trials(task: Task, items: Sequence[Item], foils: int, seed: int) -> list[Trial]:
@@ -101,5 +143,29 @@ def caption_trials(task: Task, items: Sequence[Item], foils: int, seed: int) -> 
         images = [own, *(others[k] for k in chosen)]
         order = rng.permutation(len(images))
         gold = int(np.flatnonzero(order == 0)[0])
-        trials.append(Trial(item.id, tuple(images[k] for k in order), (text,), gold, item.cluster))
+        trials.append(Trial(item.id, tuple(images[k] for k in order), (text,), gold, item.cluster,
+                            item.tags))
     return trials
+
+
+def question_trials(task: Task, items: Sequence[Item], seed: int) -> dict[str, list[Trial]]:
+    """The trials of a task by the name of the figure that they give, without retrieval pools.
+
+    Names: ``image`` and ``text`` (labeled, by direction), ``phrase`` (two_word), ``group``
+    (winoground), ``picture`` (caption, picture_choice), ``choice`` (text_choice).
+    """
+    match task.kind:
+        case "labeled" if task.candidates == "all":
+            return {"text": all_label_trials(task, items, seed)}
+        case "labeled":
+            return {side: labeled_trials(task, items, side, seed) for side in task.directions}
+        case "two_word":
+            return {"phrase": two_word_trials(task, items, seed)}
+        case "winoground":
+            return {"group": winoground_trials(items)}
+        case "text_choice":
+            return {"choice": text_choice_trials(task, items, seed)}
+        case "picture_choice":
+            return {"picture": picture_choice_trials(task, items, seed)}
+        case "caption":
+            return {"picture": caption_trials(task, items, task.foils, seed)}

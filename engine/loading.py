@@ -121,6 +121,16 @@ class GenerativeModel(_Loaded[BabyLLaVA]):
             score_eos=score_eos,
         )
 
+    def score_pair(
+        self, picture: Picture, text: str, *, prompt: str = "", score_eos: bool = False
+    ) -> Record:
+        """One picture and one text from the start, tower included (`engine.scoring.score_pair`):
+        slow, and what the rest is compared with."""
+        features = self.image_features([picture])
+        return scoring.score_pair(
+            self.model, self.tokenizer, features, text, prompt=prompt, score_eos=score_eos
+        )
+
     def generate(
         self,
         features: Tensor | None,

@@ -85,11 +85,15 @@ def score_candidates(
     prefix = pictures + len(head)
     flat = [text for texts in candidates for text in texts]
     encoded = iter(tokenizer.encode_batch(flat, eos=score_eos) if flat else [])
+    tokens = [[next(encoded) for _ in texts] for texts in candidates]
+    _check_lengths(tokens, candidates, prefix, model)
+    # Candidates of one picture that are the same tokens (words unknown to the model) are scored
+    # once: exactly equal, whatever their place in a row.
     questions = [
-        _Question(index, [next(encoded) for _ in texts]) for index, texts in enumerate(candidates)
+        _Question(index, [list(one) for one in dict.fromkeys(map(tuple, own))])
+        for index, own in enumerate(tokens)
     ]
-    _check_lengths(questions, candidates, prefix, model)
-    results: list[list[Record]] = [[] for _ in candidates]
+    scored: list[dict[tuple[int, ...], Record]] = [{} for _ in candidates]
     device = model.decoder.output_weight.device
     for batch in _batches(questions, prefix, token_budget):
         row = _row(batch, head, pictures, tokenizer.pad_id).to(device)
@@ -100,11 +104,61 @@ def score_candidates(
         logprobs = linear_logprobs(hidden, model.decoder.output_weight, row.targets).tolist()
         at = 0
         for question in batch:
-            for tokens in question.candidates:
-                own = logprobs[at : at + len(tokens)]
-                at += len(tokens)
-                results[question.index].append(Record(sum(own), len(own), own))
-    return results
+            for candidate in question.candidates:
+                own = logprobs[at : at + len(candidate)]
+                at += len(candidate)
+                scored[question.index][tuple(candidate)] = Record(sum(own), len(own), own)
+    return [
+        [made[tuple(candidate)] for candidate in own]
+        for made, own in zip(scored, tokens, strict=True)
+    ]
+
+
+@torch.no_grad()
+def score_pair(
+    model: BabyLLaVA,
+    tokenizer: Tokenizer,
+    features: Tensor | None,
+    text: str,
+    *,
+    prompt: str = "",
+    score_eos: bool = False,
+) -> Record:
+    """Score one candidate of one picture the plain way: what `score_candidates` is held against.
+
+    One document of prefix and candidate, logits at every position, a softmax over the vocabulary:
+    so evaluation harnesses score likelihoods, pair by pair.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: its tokeniser.
+        features: ``[1, P, C]``; ``None``: no picture, the prefix is ``<sos>`` instead.
+        text: the candidate.
+        prompt: comes after the picture and is not scored.
+        score_eos: score ``<eos>`` after the candidate too.
+    """
+    pictures = 0 if features is None else features.shape[1]
+    head = _head(tokenizer, prompt, pictures)
+    prefix = pictures + len(head)
+    candidate = tokenizer.encode(text, eos=score_eos)
+    _check_lengths([[candidate]], [[text]], prefix, model)
+    tokens = [tokenizer.pad_id] * pictures + head + candidate[:-1]
+    row = Row(
+        torch.tensor(tokens, dtype=torch.int64),
+        torch.arange(len(tokens), dtype=torch.int32),
+        torch.tensor([0, len(tokens)], dtype=torch.int32),
+        torch.tensor([pictures], dtype=torch.int32),
+        torch.arange(pictures),
+        torch.empty(0, dtype=torch.int64),
+        torch.empty(0, dtype=torch.int64),
+    ).to(model.decoder.output_weight.device)
+    if features is not None:
+        features = features.to(row.tokens.device)
+    hidden = model.hidden(row, features=features)
+    logprobs = (hidden @ model.decoder.output_weight.T).float().log_softmax(dim=-1)  # [T, V]
+    places = range(prefix - 1, prefix - 1 + len(candidate))
+    own = [float(logprobs[place, token]) for place, token in zip(places, candidate, strict=True)]
+    return Record(sum(own), len(own), own)
 
 
 def _head(tokenizer: Tokenizer, prompt: str, pictures: int) -> list[int]:
@@ -113,14 +167,14 @@ def _head(tokenizer: Tokenizer, prompt: str, pictures: int) -> list[int]:
 
 
 def _check_lengths(
-    questions: list[_Question],
+    candidates: Sequence[Sequence[list[int]]],
     texts: Sequence[Sequence[str]],
     prefix: int,
     model: BabyLLaVA,
 ) -> None:
     most = model.decoder.config.positions
-    for question in questions:
-        for text, tokens in zip(texts[question.index], question.candidates, strict=True):
+    for own, said in zip(candidates, texts, strict=True):
+        for text, tokens in zip(said, own, strict=True):
             if prefix + max(len(tokens) - 1, 0) > most:
                 raise ValueError(
                     f"candidates: {text[:40]!r} after a prefix of {prefix} positions exceeds the "

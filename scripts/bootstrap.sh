@@ -10,11 +10,12 @@ STAMP=$VENV/.installed
 say() { printf '\033[1m[set-up]\033[0m %s\n' "$*"; }
 
 # 1. Debian packages. FFCV needs OpenCV core and imgproc and libjpeg-turbo; the picture book needs
-#    the Tux Paint stamps; the rest is a compiler and Python's headers.
+#    the Tux Paint stamps; WordNet is what METEOR is tested against; the rest is a compiler and Python's headers.
 need=()
 deb() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed' || need+=("$1"); }
 if command -v dpkg-query >/dev/null; then
-  for p in libopencv-core-dev libopencv-imgproc-dev libturbojpeg0-dev pkg-config tuxpaint-stamps-default; do deb "$p"; done
+  for p in libopencv-core-dev libopencv-imgproc-dev libturbojpeg0-dev pkg-config tuxpaint-stamps-default \
+           wordnet-base wordnet-sense-index; do deb "$p"; done
   command -v g++ >/dev/null || need+=(g++)
   command -v "$PYTHON" >/dev/null || need+=(python3 python3-dev python3-venv)
   if command -v "$PYTHON" >/dev/null; then

@@ -36,6 +36,7 @@ class Fake:
     kind: str
     skill: str = "oracle"
     tower_hash: str = "fake-tower"
+    weights_hash: str = "fake-weights"
     seen: list[str] = field(default_factory=list)
     prompts: set[str] = field(default_factory=set)
     orders: list[list[str]] = field(default_factory=list)
@@ -60,9 +61,12 @@ class Fake:
 
     def score_candidates(self, features: Any, candidates: list[list[str]], *, prompt: str = "",
                          score_eos: bool = False) -> list[list[Likelihood]]:
-        assert len(features) == len(candidates)
         self.prompts.add(prompt)
         self.orders += candidates
+        if features is None:  # without a picture longer texts are less likely
+            return [[Likelihood(-0.1 * len(t), len(t.split())) for t in texts]
+                    for texts in candidates]
+        assert len(features) == len(candidates)
         return [[Likelihood(self._score(f, t) * len(t.split()), len(t.split())) for t in texts]
                 for f, texts in zip(features, candidates, strict=True)]
 
@@ -81,6 +85,12 @@ class Fake:
 
     def record_scores(self, scores: dict[str, Any]) -> None:
         self.scores = scores
+
+
+@pytest.fixture(autouse=True)
+def own_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test fills or reads the feature store of the working directory."""
+    monkeypatch.setattr("benchmarks_eval.commands.run.FOLDER", tmp_path / "features")
 
 
 @pytest.fixture
@@ -146,3 +156,44 @@ def book(tmp_path: Path) -> Path:
     write_csv(root / "caption.csv", "image,text", caption)
     (root / "tasks.yaml").write_text(TASKS.format(root=root), encoding="utf-8")
     return root
+
+
+ENGINE = {
+    "image_size": 32,
+    "vision": {"name": "resnet", "args": {"channels": (8, 8, 16, 16), "stem_type": "deep",
+                                          "stem_width": 4}},
+    "decoder": {"layers": 2, "width": 32, "heads": 4, "inner": 48, "positions": 64, "dropout": 0,
+                "attention_dropout": 0, "embed_dropout": 0},
+    "contrastive": {"dim": 16},
+}
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> list[str]:
+    """Folders of a contrastive and a generative engine model with one tower, random weights."""
+    return export(tmp_path / "run", seed=0)
+
+
+def export(folder: Path, seed: int, tower_seed: int = 0) -> list[str]:
+    import torch
+
+    from engine.export import export_model
+    from engine.models.babyllava import build_generative
+    from engine.models.config import ModelConfig
+    from engine.models.contrastive import build_contrastive
+    from engine.tokens import TokenizerConfig, build_tokenizer
+
+    config = ModelConfig.model_validate(ENGINE)
+    words = ["red green blue yellow pink brown thing look at the what is it ?"]
+    tokenizer = build_tokenizer(TokenizerConfig.model_validate({"min_count": 1}), words)
+    torch.manual_seed(tower_seed)
+    tower = build_contrastive(config, tokenizer.vocab_size).vision.state_dict()
+    torch.manual_seed(seed + 100)
+    paths: list[str] = []
+    for kind, build in (("contrastive", build_contrastive), ("generative", build_generative)):
+        model = build(config, tokenizer.vocab_size)
+        model.vision.load_state_dict(tower)
+        path = folder / kind / "model"
+        export_model(path, model, kind=kind, config=config, tokenizer=tokenizer, card={})
+        paths.append(str(path))
+    return paths

@@ -6,42 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks_eval.__main__ import main
 from benchmarks_eval.records import read_scores
 from engine import load
-from engine.export import export_model
-from engine.models.babyllava import build_generative
-from engine.models.config import ModelConfig
-from engine.models.contrastive import build_contrastive
-from engine.tokens import TokenizerConfig, build_tokenizer
-
-CONFIG = ModelConfig.model_validate({
-    "image_size": 32,
-    "vision": {"name": "resnet", "args": {"channels": (8, 8, 16, 16), "stem_type": "deep",
-                                          "stem_width": 4}},
-    "decoder": {"layers": 2, "width": 32, "heads": 4, "inner": 48, "positions": 64, "dropout": 0,
-                "attention_dropout": 0, "embed_dropout": 0},
-    "contrastive": {"dim": 16},
-})
-
-
-@pytest.fixture
-def exported(tmp_path: Path) -> list[str]:
-    """A contrastive and a generative model with one tower, random weights."""
-    words = ["red green blue yellow pink brown thing look at the what is it ?"]
-    tokenizer = build_tokenizer(TokenizerConfig.model_validate({"min_count": 1}), words)
-    torch.manual_seed(0)
-    contrastive = build_contrastive(CONFIG, tokenizer.vocab_size)
-    generative = build_generative(CONFIG, tokenizer.vocab_size)
-    generative.vision.load_state_dict(contrastive.vision.state_dict())
-    paths = [tmp_path / "run" / kind / "model" for kind in ("contrastive", "generative")]
-    export_model(paths[0], contrastive, kind="contrastive", config=CONFIG, tokenizer=tokenizer,
-                 card={})
-    export_model(paths[1], generative, kind="generative", config=CONFIG, tokenizer=tokenizer,
-                 card={})
-    return [str(path) for path in paths]
 
 
 def test_engine_models_are_scored(book: Path, exported: list[str],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 
 from benchmarks_eval.figures import Figure
+from benchmarks_eval.judge import Results
 from benchmarks_eval.models import display_names, named_model, output_folder
+from benchmarks_eval.options import Options, Rule, ScoreOptions
 from benchmarks_eval.page import render
 from benchmarks_eval.records import read_scores
 from benchmarks_eval.report import number, sample_lines, short, table, write_results
-from benchmarks_eval.run import Options, Results, evaluate
+from benchmarks_eval.run import evaluate
 from benchmarks_eval.tasks import load_tasks
 
 FakeMaker = Callable[..., Any]
@@ -23,7 +26,10 @@ FakeMaker = Callable[..., Any]
 
 def _evaluate(book: Path, out: Path, handles: dict[str, Any], **options: Any) -> Results:
     models = [named_model(handle, name, f"runs/{name}") for name, handle in handles.items()]
-    return evaluate(models, load_tasks(book / "tasks.yaml"), book, out, Options(**options))
+    results = evaluate(models, load_tasks(book / "tasks.yaml"), book, out, Options(**options),
+                       store=out.with_name(f"{out.name}-features"))
+    assert results is not None
+    return results
 
 
 def _figures(results: Results, model: str) -> dict[str, Figure]:
@@ -34,7 +40,7 @@ def _figures(results: Results, model: str) -> dict[str, Figure]:
 def test_oracle_is_perfect(book: Path, tmp_path: Path, fake: FakeMaker, kind: str) -> None:
     figures = _figures(_evaluate(book, tmp_path / "o", {"m": fake(kind)}), "m")
     for name, figure in figures.items():
-        if figure.unit == "share" and not name.endswith("retrieval"):
+        if figure.unit == "share" and not figure.figure.startswith("retrieval"):
             assert figure.value == 1.0 and figure.ties == 0, name
             assert figure.low > figure.chance
     if kind == "generative":
@@ -52,12 +58,26 @@ def test_constant_model_is_exactly_at_chance(book: Path, tmp_path: Path, fake: F
                                              kind: str) -> None:
     results = _evaluate(book, tmp_path / "o", {"m": fake(kind, skill="constant")})
     for name, figure in _figures(results, "m").items():
-        if figure.figure in ("word_recall", "exact"):
+        if name.startswith("captions") and figure.figure not in ("picture", "gain", "retrieval"):
             continue
         assert figure.value == pytest.approx(figure.chance), name
         assert figure.floors["constant"] == pytest.approx(figure.chance), name
         assert not figure.above_floor
         assert figure.ties == (figure.n if figure.unit == "share" else 0), name
+
+
+def test_captions_find_their_picture_by_a_model_that_did_not_write_them(
+        book: Path, tmp_path: Path, fake: FakeMaker) -> None:
+    results = _evaluate(book, tmp_path / "o", {
+        "good": fake("generative"), "mute": fake("generative", skill="constant"),
+        "eyes": fake("contrastive")})
+    name = "captions/retrieval_from_caption"
+    good, mute = (_figures(results, model)[name] for model in ("good", "mute"))
+    # Two drawings of each colour are of two clusters: where both are shown they tie.
+    assert good.value > 0.8 and 0 < good.ties < 12 and good.chance == 0.25 and good.n == 12
+    assert mute.value == pytest.approx(0.25) and mute.ties == 12  # "what" fits no picture
+    alone = _evaluate(book, tmp_path / "alone", {"good": fake("generative")})
+    assert name not in _figures(alone, "good")  # its own word for it would not count
 
 
 def test_nan_counts_as_wrong_and_is_counted(book: Path, tmp_path: Path, fake: FakeMaker) -> None:
@@ -68,7 +88,7 @@ def test_nan_counts_as_wrong_and_is_counted(book: Path, tmp_path: Path, fake: Fa
     written = write_results(results, tmp_path / "o")
     assert "NaN" not in written.read_text(encoding="utf-8")
     scores = read_scores(tmp_path / "o" / "m" / "scores.jsonl")
-    assert any(np.isnan(record.score("mean")) for record in scores.values())
+    assert any(np.isnan(record.score(Rule("mean", 0, False))) for record in scores.values())
 
 
 def test_pairs_and_pictures_are_scored_once(book: Path, tmp_path: Path, fake: FakeMaker) -> None:
@@ -105,18 +125,24 @@ def test_normalisation_is_applied(book: Path, tmp_path: Path, fake: FakeMaker) -
     # Captions have five words: summed, the gain per token counts five times.
     mean = _figures(_evaluate(book, tmp_path / "a", {"m": fake("generative")}), "m")
     total = _figures(_evaluate(book, tmp_path / "b", {"m": fake("generative")},
-                               normalise="sum"), "m")
+                               score=ScoreOptions("sum")), "m")
     assert total["captions/gain"].value == pytest.approx(5 * mean["captions/gain"].value)
     assert total["captions/gain"].unit == "nats" and mean["captions/gain"].unit == "nats/token"
 
 
-def test_a_failure_leaves_no_half_written_file(book: Path, tmp_path: Path,
-                                               fake: FakeMaker) -> None:
+def test_a_failure_keeps_what_is_done_and_no_half_written_file(book: Path, tmp_path: Path,
+                                                               fake: FakeMaker) -> None:
     broken = fake("generative")
+    whole = broken.generate
     broken.generate = lambda *_, **__: (_ for _ in ()).throw(ValueError("broken"))
     with pytest.raises(ValueError, match="broken"):
         _evaluate(book, tmp_path / "o", {"m": broken})
-    assert [path for path in (tmp_path / "o").rglob("*") if path.is_file()] == []
+    files = {path.relative_to(tmp_path / "o").as_posix()
+             for path in (tmp_path / "o").rglob("*") if path.is_file()}
+    assert files == {"plan.json", "parts/rank-0000.jsonl"}
+    broken.generate = whole
+    results = _evaluate(book, tmp_path / "o", {"m": broken})
+    assert _figures(results, "m")["captions/exact"].value == 1.0
 
 
 def test_table_and_samples_read_well(book: Path, tmp_path: Path, fake: FakeMaker) -> None:
@@ -124,7 +150,7 @@ def test_table_and_samples_read_well(book: Path, tmp_path: Path, fake: FakeMaker
                         {"words": fake("contrastive"), "talk": fake("generative")})
     text = table(results)
     line = next(row for row in text.splitlines() if "phrases" in row)
-    assert ".500" in line and line.count("1.00* [.76, 1.00]") == 2 and "12" in line
+    assert ".500" in line and line.count("1.00* [.76, 1.00] 0t 0n") == 2 and "12" in line
     assert "–" in next(row for row in text.splitlines() if "gain" in row)
     said = sample_lines(results.samples, book)
     assert said.count("people say") == 4 and "talk says   look at the" in said
@@ -140,9 +166,7 @@ def test_page_is_self_contained(book: Path, tmp_path: Path, fake: FakeMaker) -> 
     assert "data:image/webp;base64," in page
     assert "<b>words" not in page and "&lt;b&gt;words" in page
     assert "look at the red thing" in page
-    hidden = Results(suite.model_copy(update={"show_pictures": False}), results.root,
-                     results.options, results.models, results.figures, results.samples,
-                     results.extremes)
+    hidden = replace(results, suite=suite.model_copy(update={"show_pictures": False}))
     assert "data:image" not in render(hidden)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks_eval.tasks import Task, load_tasks
+from benchmarks_eval.tasks import FORMATS, Task, load_tasks
 
 REPO = Path(__file__).parents[2]
 
@@ -17,10 +17,22 @@ def _write(folder: Path, body: str) -> Path:
     return path
 
 
+TASKS = REPO / "configs" / "tasks"
+
+
+@pytest.mark.parametrize("path", sorted(TASKS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_files_load(path: Path) -> None:
+    suite = load_tasks(path)
+    assert suite.name == path.stem.replace("_", "-") and suite.description
+    # Data under a use agreement or mixed licences is never put on a page.
+    assert suite.show_pictures == (path.stem in ("picturebook", "blimp", "babylm"))
+    for task in suite.tasks:
+        assert task.kind in FORMATS[task.format]
+
+
 @pytest.mark.parametrize("name", ["picturebook", "babyvlm"])
-def test_shipped_files_load(name: str) -> None:
-    suite = load_tasks(REPO / "configs" / "tasks" / f"{name}.yaml")
-    assert suite.name == name
+def test_own_suites_ask_all_official_kinds(name: str) -> None:
+    suite = load_tasks(TASKS / f"{name}.yaml")
     assert {task.kind for task in suite.tasks} == {"labeled", "two_word", "winoground", "caption"}
 
 
@@ -44,6 +56,16 @@ def test_shipped_files_load(name: str) -> None:
     ("name: a\nversion: 1\nroot: x\ntasks: []", ["tasks"]),
     ("name: a\nversion: 1\nroot: x\ntasks: [{name: a, kind: two_word, file: f}, "
      "{name: a, kind: two_word, file: f}]", ["two tasks are named 'a'"]),
+    ("name: a\nversion: 1\nroot: x\ntasks: [{name: a, kind: text_choice, file: f}]",
+     ["kind 'text_choice' does not come in format 'babyvlm'", "devbench, blimp, sugarcrepe"]),
+    ("name: a\nversion: 1\nroot: x\ntasks: [{name: a, kind: winoground, format: winogruond, "
+     "file: f}]", ["tasks[0].format", "did you mean 'winoground'?"]),
+    ("name: a\nversion: 1\nroot: x\ntasks: [{name: a, kind: two_word, file: f, alpha: 0.5}]",
+     ["'alpha' has no meaning for normalise 'mean'"]),
+    ("name: a\nversion: 1\nroot: x\ntasks: [{name: a, kind: labeled, file: f, candidates: all}]",
+     ["'candidates: all' is for 'directions: [text]'"]),
+    ("name: a\nversion: 1\nroot: x\ntasks: [{name: a, kind: two_word, file: f, rename: {a: b}}]",
+     ["'rename' has no meaning for kind 'two_word'"]),
     ("- a\n- b", ["a mapping"]),
     ("a: [b", ["not YAML"]),
 ])
@@ -58,10 +80,9 @@ def test_mistakes_are_one_clear_line(tmp_path: Path, body: str, said: list[str])
 
 
 def test_missing_file_and_unknown_task_name_the_nearest() -> None:
-    folder = REPO / "configs" / "tasks"
     with pytest.raises(ValueError, match=r"did you mean 'babyvlm.yaml'\?"):
-        load_tasks(folder / "babyvml.yaml")
-    suite = load_tasks(folder / "babyvlm.yaml")
+        load_tasks(TASKS / "babyvml.yaml")
+    suite = load_tasks(TASKS / "babyvlm.yaml")
     with pytest.raises(ValueError, match=r"unknown task 'vtvt', did you mean 'vtwt'\?"):
         suite.only(["vtvt"])
     assert [task.name for task in suite.only(["vtwt"]).tasks] == ["vtwt"]

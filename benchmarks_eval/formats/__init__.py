@@ -1,0 +1,1 @@
+"""Published file formats: one module and one strict reader each, all giving the same questions."""

@@ -1,0 +1,61 @@
+"""Statistics of evaluations: intervals, paired tests, seeds, floors, power, many tests at once."""
+
+from __future__ import annotations
+
+from benchmarks_eval.statistics.floors import (
+    floor_adjusted,
+    floor_adjusted_interval,
+    grounding_gap,
+)
+from benchmarks_eval.statistics.intervals import (
+    RESAMPLES,
+    Z95,
+    Interval,
+    bootstrap,
+    bootstrap_means,
+    cluster_variance,
+    clustered_wilson,
+    interval,
+    two_way_variance,
+    two_way_wilson,
+    units,
+    wilson,
+)
+from benchmarks_eval.statistics.multiple import holm
+from benchmarks_eval.statistics.paired import (
+    Paired,
+    mcnemar,
+    paired,
+    sign_flip,
+)
+from benchmarks_eval.statistics.power import detectable_gap, detectable_share
+from benchmarks_eval.statistics.seeds import Runs, SeedGap, over_seeds, seed_gap
+
+__all__ = [
+    "RESAMPLES",
+    "Z95",
+    "Interval",
+    "Paired",
+    "Runs",
+    "SeedGap",
+    "bootstrap",
+    "bootstrap_means",
+    "cluster_variance",
+    "clustered_wilson",
+    "detectable_gap",
+    "detectable_share",
+    "floor_adjusted",
+    "floor_adjusted_interval",
+    "grounding_gap",
+    "holm",
+    "interval",
+    "mcnemar",
+    "over_seeds",
+    "paired",
+    "seed_gap",
+    "sign_flip",
+    "two_way_variance",
+    "two_way_wilson",
+    "units",
+    "wilson",
+]

@@ -30,21 +30,24 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 HERE = Path(__file__).parent
-APART = (HERE / "dataprep", HERE / "kernels")
-"""Their files may run side by side: nothing is shared, no runs of several ranks."""
+APART = (HERE / "benchmarks_eval", HERE / "dataprep", HERE / "kernels")
+"""Their files may run side by side: nothing is shared, no runs of several ranks..."""
+RANKS = (HERE / "benchmarks_eval" / "test_resume.py",)
+"""...but for these."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked ``gpu`` where there is none; say which tests must not run side by side.
 
-    Those of the kernels and of the data preparation may, file by file. The others launch runs of
+    Those of kernels, data preparation and evaluation may, file by file. The others launch runs of
     several ranks, which meet at ports and count processes: all in one worker.
     """
     for item in items:
         if not HAS_GPU and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
         apart = any(item.path.is_relative_to(folder) for folder in APART)
+        apart = apart and item.path not in RANKS
         group = str(item.path) if apart else "engine"
         item.add_marker(pytest.mark.xdist_group(group))
 

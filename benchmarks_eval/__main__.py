@@ -8,7 +8,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("list", "validate", "run", "rescore", "compare", "breakdown", "plot", "bench")
+COMMANDS = ("list", "validate", "run", "rescore", "compare", "breakdown", "sweep", "report", "plot",
+            "bench")
 """Modules of ``benchmarks_eval.commands``, imported when they are asked for."""
 
 

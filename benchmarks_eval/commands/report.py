@@ -1,0 +1,78 @@
+"""``report OUT [OUT2]``: one HTML file of a run, a sweep, or two runs and their difference."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks_eval.breakdowns.report import Sources
+
+
+def add(subparsers: Any) -> None:
+    """Adds the command."""
+    parser = subparsers.add_parser(
+        "report", help="one HTML page of a run, a sweep, or two runs and their difference",
+        description="Figures beside their floors, learning curves, confusions, breakdowns, single "
+                    "trials, the difference of two runs, published figures: one file that loads "
+                    "nothing. Reads what runs wrote; loads no model.")
+    parser.add_argument("results", type=Path, metavar="OUT",
+                        help="results folder of a run, a model's folder in it, or a sweep's folder")
+    parser.add_argument("other", type=Path, nargs="?", metavar="OUT2",
+                        help="what it is compared with, likewise")
+    parser.add_argument("--published", action="store_true",
+                        help="lay published figures beside the run's")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--pictures", action="store_true", default=None,
+                       help="show pictures even where the task file keeps them to itself (SAYCam "
+                            "frames: a page with them may not be passed on)")
+    shown.add_argument("--no-pictures", action="store_false", dest="pictures",
+                       help="show no picture at all")
+    parser.add_argument("--root", type=Path, metavar="DIR",
+                        help="folder of the pictures, where it is not the run's any more")
+    parser.add_argument("--out", type=Path, metavar="HTML",
+                        help="where the page goes (default: OUT/full-report.html)")
+    parser.add_argument("--all", action="store_true",
+                        help="two runs: test every figure, not only the main one of each task")
+    parser.add_argument("--common", action="store_true",
+                        help="two runs: where their trials differ, compare those both have")
+    parser.add_argument("--vocabulary", metavar="FILE",
+                        help="vocab.json (word to id), a word a line, or a model's tokenizer.json: "
+                             "figures by known and unknown words")
+    parser.add_argument("--corpus", metavar="DIR",
+                        help="corpus folder, or a CSV of word,count: figures by word frequency")
+    parser.add_argument("--norms", metavar="CSV",
+                        help="ages of acquisition (word, aoa in months): figures by age")
+    parser.add_argument("--seed", type=int, default=0, help="of resamples (default 0)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Reads, renders, writes.
+
+    Raises:
+        ValueError: a folder holds no finished run, or a picture is missing.
+    """
+    from benchmarks_eval.pages import FILE, Wishes, read_side, write_report
+
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: a seed is 0 or more")
+    one = read_side(args.results)
+    other = None if args.other is None else read_side(args.other)
+    wishes = Wishes(args.published, args.pictures, args.root, args.all, args.common, args.seed,
+                    _sources(args))
+    print(write_report(args.out or args.results / FILE, one, other, wishes))
+
+
+def _sources(args: argparse.Namespace) -> Sources:
+    from benchmarks_eval.breakdowns import read_counts, read_norms, read_words
+    from benchmarks_eval.breakdowns.report import Sources
+    from benchmarks_eval.vocabulary import Vocabulary
+
+    words = None
+    if args.vocabulary:
+        path = Path(args.vocabulary)
+        whole = path.is_dir() or path.name == "tokenizer.json"
+        words = Vocabulary.read(args.vocabulary) if whole else read_words(args.vocabulary)
+    return Sources(vocabulary=words, counts=read_counts(args.corpus) if args.corpus else None,
+                   norms=read_norms(args.norms) if args.norms else None)

@@ -33,8 +33,7 @@ void Assignment::relist() {
     }
     for (List& list : lists_) {
         for (Candidate& one : list.entries) {
-            const double now = double(one.value) - prices_[one.column];
-            one.worth = std::nextafter(static_cast<float>(now), std::numeric_limits<float>::infinity());
+            one.worth = rounded_up(double(one.value) - prices_[one.column]);
         }
         std::sort(list.entries.begin(), list.entries.end(), better);
         list.outside += fall;

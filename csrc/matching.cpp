@@ -155,15 +155,13 @@ void Assignment::finish(std::size_t first, std::size_t count) {
         for (Candidate& one : found) {
             least = std::min(least, double(one.worth));
             one.value = similarity(row, one.column);
-            const double now = double(one.value) - price(one.column);
-            one.worth = std::nextafter(static_cast<float>(now), std::numeric_limits<float>::infinity());
+            one.worth = rounded_up(double(one.value) - price(one.column));
         }
         const std::int32_t own = column_of_[row];  // in the exact mode rows keep what they have
         if (own >= 0 && std::none_of(found.begin(), found.end(),
                                      [&](const Candidate& one) { return one.column == own; })) {
             const auto value = static_cast<float>(values_[row]);
-            found.push_back({own, value, std::nextafter(static_cast<float>(values_[row] - price(own)),
-                                                        std::numeric_limits<float>::infinity())});
+            found.push_back({own, value, rounded_up(values_[row] - price(own))});
         }
         std::sort(found.begin(), found.end(), better);
         list.entries.assign(found.begin(), found.end());
@@ -184,8 +182,7 @@ void Assignment::give(std::int32_t row, const std::int32_t* columns, const float
                       std::size_t count) {
     List list;
     for (std::size_t k = 0; k < count; ++k) {
-        const double now = double(values[k]) - price(columns[k]);
-        const float worth = std::nextafter(static_cast<float>(now), std::numeric_limits<float>::infinity());
+        const float worth = rounded_up(double(values[k]) - price(columns[k]));
         list.entries.push_back({columns[k], values[k], worth});
     }
     std::sort(list.entries.begin(), list.entries.end(), better);

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -29,6 +30,11 @@ struct Candidate {
 
 inline bool better(const Candidate& a, const Candidate& b) {
     return a.worth != b.worth ? a.worth > b.worth : a.column < b.column;
+}
+
+// The worth of a listed column, never less than it is.
+inline float rounded_up(double worth) {
+    return std::nextafter(static_cast<float>(worth), std::numeric_limits<float>::infinity());
 }
 
 struct List {

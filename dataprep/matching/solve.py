@@ -233,7 +233,7 @@ class _Solver:
                     self.tiles.refresh(part, int(size), report)
                     keep[part] = size
                     self._save(keep)
-        self.at.seconds["lists"] = self.at.seconds.get("lists", 0.0) + time.perf_counter() - began
+        self._spent("lists", began)
 
     def _lengths(self, asked: NDArray[np.int32], keep: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how long the new lists are: twice the old ones, where there were any."""
@@ -253,14 +253,17 @@ class _Solver:
         began = time.perf_counter()
         while made := self.core.bid(self.epsilon, SLICE):
             self.at.bids += made
-        self.at.seconds["solve"] = self.at.seconds.get("solve", 0.0) + time.perf_counter() - began
+        self._spent("solve", began)
 
     def _settle(self) -> bool:
         """Make the matching optimal on the lists; return whether some row needs a new one."""
         began = time.perf_counter()
         unproven = settle(self.core)
-        self.at.seconds["paths"] = self.at.seconds.get("paths", 0.0) + time.perf_counter() - began
+        self._spent("paths", began)
         return unproven > 0
+
+    def _spent(self, on: str, began: float) -> None:
+        self.at.seconds[on] = self.at.seconds.get(on, 0.0) + time.perf_counter() - began
 
     def _result(self) -> Matching:
         columns = np.array(self.core.column_of())

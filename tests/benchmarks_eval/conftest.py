@@ -90,8 +90,7 @@ class Fake:
 @pytest.fixture(autouse=True)
 def own_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test fills or reads the feature store of the working directory."""
-    for command in ("run", "sweep"):
-        monkeypatch.setattr(f"benchmarks_eval.commands.{command}.FOLDER", tmp_path / "features")
+    monkeypatch.setattr("benchmarks_eval.commands.options.FOLDER", tmp_path / "features")
 
 
 @pytest.fixture

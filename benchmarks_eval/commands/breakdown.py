@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks_eval.breakdowns import read_counts, read_norms, read_words
-from benchmarks_eval.breakdowns.oov import Vocabulary
-from benchmarks_eval.breakdowns.report import Sources, break_down, breakdown_text
+from benchmarks_eval.breakdowns.report import break_down, breakdown_text
+from benchmarks_eval.commands.sources import add_source_options, read_sources
 from benchmarks_eval.outcomes import read_judged
 from benchmarks_eval.records import write_atomically
 
@@ -22,20 +21,13 @@ def add(subparsers: Any) -> None:
                     "difference, category, ...), by known and unknown words, by word frequency, "
                     "by age of acquisition; confusions of labels; pictures and texts that a model "
                     "likes whatever is asked. Loads no model.")
-    parser.add_argument("run", metavar="RUN", help="a model's folder in a results folder")
+    parser.add_argument("run", metavar="RUN", help="a model's folder in a results folder; word "
+                        "frequencies are by default of the corpus that its task file names")
     parser.add_argument("--task", nargs="+", action="extend", metavar="TASK",
                         help="only these tasks")
     parser.add_argument("--all", action="store_true",
                         help="every figure, not only the main one of each task")
-    parser.add_argument("--vocabulary", metavar="FILE",
-                        help="vocab.json (word to id), a word a line, or a model's tokenizer.json: "
-                             "known and unknown words")
-    parser.add_argument("--corpus", metavar="DIR",
-                        help="corpus folder, or a CSV of word,count: word frequencies (default: "
-                             "the corpus that the task file names, where it is there)")
-    parser.add_argument("--norms", metavar="CSV",
-                        help="ages of acquisition: wordbankr's fit_aoa, Wordbank's item data, or "
-                             "columns word and aoa (months)")
+    add_source_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of resamples (default 0)")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE",
                         help="write everything as JSON to FILE, or instead of the text")
@@ -50,14 +42,8 @@ def run(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: a seed is 0 or more")
     judged = read_judged(args.run)
-    corpus = args.corpus
-    if corpus is None:
-        named = (judged.results.get("suite") or {}).get("corpus")
-        corpus = named if named and Path(named).is_dir() else None
-    sources = Sources(
-        vocabulary=_vocabulary(args.vocabulary) if args.vocabulary else None,
-        counts=read_counts(corpus) if corpus else None,
-        norms=read_norms(args.norms) if args.norms else None)
+    named = (judged.results.get("suite") or {}).get("corpus")
+    sources = read_sources(args, corpus=named if named and Path(named).is_dir() else None)
     made = break_down(judged, sources, tasks=args.task, every=args.all, seed=args.seed)
     text = json.dumps([one.to_json() for one in made], indent=1, ensure_ascii=False,
                       allow_nan=False) + "\n"
@@ -67,12 +53,3 @@ def run(args: argparse.Namespace) -> None:
     if args.json is not None:
         write_atomically(Path(args.json), text)
     print(breakdown_text(made))
-
-
-def _vocabulary(path: str) -> Vocabulary:
-    """A word list, or a tokeniser file or folder."""
-    if Path(path).is_dir() or Path(path).name == "tokenizer.json":
-        from benchmarks_eval.vocabulary import Vocabulary as Tokeniser
-
-        return Tokeniser.read(path)
-    return read_words(path)

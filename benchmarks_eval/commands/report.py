@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from benchmarks_eval.breakdowns.report import Sources
+from benchmarks_eval.commands.sources import add_source_options, read_sources
 
 
 def add(subparsers: Any) -> None:
@@ -37,13 +36,7 @@ def add(subparsers: Any) -> None:
                         help="two runs: test every figure, not only the main one of each task")
     parser.add_argument("--common", action="store_true",
                         help="two runs: where their trials differ, compare those both have")
-    parser.add_argument("--vocabulary", metavar="FILE",
-                        help="vocab.json (word to id), a word a line, or a model's tokenizer.json: "
-                             "figures by known and unknown words")
-    parser.add_argument("--corpus", metavar="DIR",
-                        help="corpus folder, or a CSV of word,count: figures by word frequency")
-    parser.add_argument("--norms", metavar="CSV",
-                        help="ages of acquisition (word, aoa in months): figures by age")
+    add_source_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of resamples (default 0)")
 
 
@@ -60,19 +53,5 @@ def run(args: argparse.Namespace) -> None:
     one = read_side(args.results)
     other = None if args.other is None else read_side(args.other)
     wishes = Wishes(args.published, args.pictures, args.root, args.all, args.common, args.seed,
-                    _sources(args))
+                    read_sources(args))
     print(write_report(args.out or args.results / FILE, one, other, wishes))
-
-
-def _sources(args: argparse.Namespace) -> Sources:
-    from benchmarks_eval.breakdowns import read_counts, read_norms, read_words
-    from benchmarks_eval.breakdowns.report import Sources
-    from benchmarks_eval.vocabulary import Vocabulary
-
-    words = None
-    if args.vocabulary:
-        path = Path(args.vocabulary)
-        whole = path.is_dir() or path.name == "tokenizer.json"
-        words = Vocabulary.read(args.vocabulary) if whole else read_words(args.vocabulary)
-    return Sources(vocabulary=words, counts=read_counts(args.corpus) if args.corpus else None,
-                   norms=read_norms(args.norms) if args.norms else None)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from PIL import Image
 
 from benchmarks_eval.figures import Figure
 from benchmarks_eval.judge import Results
 from benchmarks_eval.notable import Extreme
+from benchmarks_eval.pages.pictures import Pictures
+from benchmarks_eval.pages.sides import COLOURS
 from benchmarks_eval.records import write_atomically
 from benchmarks_eval.report import number, rows_of, short
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
-THUMBNAIL_PX = 176
-# Distinct in hue and in lightness, so that they stay apart for the colour-blind and in print.
-COLOURS = ("#0f766e", "#c2571a", "#4f46a5", "#8a6d00", "#b0276a", "#3b6ea5")
 
 
 def write_page(results: Results, out: Path) -> Path:
@@ -36,7 +31,7 @@ def render(results: Results) -> str:
                               undefined=StrictUndefined)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     colours = {model.name: COLOURS[k % len(COLOURS)] for k, model in enumerate(results.models)}
-    pictures = _Pictures(results.root, results.suite.show_pictures)
+    pictures = Pictures(results.root, results.suite.show_pictures)
     groups = _by_group(results.figures)
     samples = _samples(results, colours, pictures)
     return template.render(
@@ -49,31 +44,6 @@ def render(results: Results) -> str:
         stories=_stories(results, colours, pictures),
         floor_rows=[_floor_row(figure) for figure in results.figures],
     )
-
-
-@dataclass
-class _Pictures:
-    """Thumbnails as data URIs, made once each."""
-
-    root: Path
-    shown: bool
-    _cache: dict[str, str] = field(default_factory=dict)
-
-    def uri(self, image: str) -> str | None:
-        """A data URI, or None when the suite keeps its pictures to itself."""
-        if not self.shown or not image:
-            return None
-        if image not in self._cache:
-            with Image.open(self.root / image) as picture:
-                thumb = picture.convert("RGBA")
-            thumb.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-            flat = Image.new("RGB", thumb.size, "white")
-            flat.paste(thumb, mask=thumb.getchannel("A"))
-            buffer = io.BytesIO()
-            flat.save(buffer, "WEBP", quality=82)
-            code = base64.b64encode(buffer.getvalue()).decode("ascii")
-            self._cache[image] = f"data:image/webp;base64,{code}"
-        return self._cache[image]
 
 
 def _by_group(figures: list[Figure]) -> dict[str, list[Figure]]:
@@ -117,7 +87,7 @@ def _track(figures: list[Figure], colours: dict[str, str]) -> dict[str, Any]:
 
 
 def _samples(results: Results, colours: dict[str, str],
-             pictures: _Pictures) -> dict[str, list[dict[str, Any]]]:
+             pictures: Pictures) -> dict[str, list[dict[str, Any]]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for sample in results.samples:
         if sample.captions:
@@ -130,7 +100,7 @@ def _samples(results: Results, colours: dict[str, str],
 
 
 def _stories(results: Results, colours: dict[str, str],
-             pictures: _Pictures) -> list[dict[str, Any]]:
+             pictures: Pictures) -> list[dict[str, Any]]:
     tasks: dict[str, dict[str, Any]] = {}
     for extreme in results.extremes:
         task = tasks.setdefault(extreme.task, {"name": extreme.task, "group": extreme.group,
@@ -142,7 +112,7 @@ def _stories(results: Results, colours: dict[str, str],
     return [task | {"models": list(task["models"].values())} for task in tasks.values()]
 
 
-def _trial(extreme: Extreme, pictures: _Pictures) -> dict[str, Any]:
+def _trial(extreme: Extreme, pictures: Pictures) -> dict[str, Any]:
     """Cells of one trial: pictures across, texts down; the right and the chosen ones marked."""
     across, down = len(extreme.images), len(extreme.texts)
     flat = [score for row in extreme.scores for score in row]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,7 +82,7 @@ class BlindModel:
         return self._commonest
 
 
-class BlindScorer(BlindModel):
+class BlindScorer(BlindModel, ABC):
     """Scores every pair by itself. A picture is at most its identity, and never its content.
 
     ``image_features``: the bytes of the picture's SHA-256 as numbers, [N, 1, 32].
@@ -107,8 +108,8 @@ class BlindScorer(BlindModel):
         digests = [b""] if features is None else [digest_of(f) for f in features]
         return [" ".join(self._caption(digest).split()[:max_new_tokens]) for digest in digests]
 
-    def _score(self, digest: bytes, texts: Sequence[str]) -> list[Scored]:
-        raise NotImplementedError
+    @abstractmethod
+    def _score(self, digest: bytes, texts: Sequence[str]) -> list[Scored]: ...
 
 
 class ConstantModel(BlindScorer):

@@ -5,6 +5,7 @@ What such a model still gets right comes from its texts, not from the picture.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ NOISE_MEAN, NOISE_SD = 127.5, 64.0
 """Of each 8-bit channel value, before it is cut to 0 to 255."""
 
 
-class Wrapper:
+class Wrapper(ABC):
     """A model of either kind whose pictures are taken away; all else passes through."""
 
     def __init__(self, inner: Any, what: str, seed: int = 0) -> None:
@@ -40,9 +41,9 @@ class Wrapper:
         """Of the model inside and what is done to its pictures."""
         return hash_facts(self.what, self.seed, self.inner.weights_hash)
 
+    @abstractmethod
     def image_features(self, images: Sequence[Any]) -> Any:
         """Features [N, P, C] of what stands in for the pictures."""
-        raise NotImplementedError
 
     def embed_images(self, images: Any) -> Any:
         """Unit vectors [N, D] of features, or of what stands in for the pictures."""
@@ -67,6 +68,7 @@ class Wrapper:
 
     def record_scores(self, scores: dict[str, Any]) -> None:
         """Nothing: the figures are not those of the model whose card it is."""
+        return
 
 
 class NoImage(Wrapper):

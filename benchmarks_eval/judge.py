@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks_eval import blind
 from benchmarks_eval.figures import (
     BoundTask,
     Figure,
@@ -24,6 +23,7 @@ from benchmarks_eval.figures import (
 from benchmarks_eval.notable import Extreme, Sample, extremes, samples
 from benchmarks_eval.options import Options, Rule
 from benchmarks_eval.plan import ModelInfo
+from benchmarks_eval.questions import Questions
 from benchmarks_eval.records import json_line, read_captions, read_scores, write_atomically
 from benchmarks_eval.scoring import Answers, TaskScores
 from benchmarks_eval.tasks import TaskFile
@@ -72,30 +72,27 @@ def read_answers(info: ModelInfo, out: Path) -> Answers:
     return Answers(read_scores(folder / "scores.jsonl"), captions)
 
 
-def judge(suite: TaskFile, bound: Sequence[BoundTask], root: Path, options: Options,
-          infos: Sequence[ModelInfo], records: Path, out: Path | None,
-          frequencies: blind.Unigram | None) -> Results:
+def judge(questions: Questions, infos: Sequence[ModelInfo], records: Path,
+          out: Path | None) -> Results:
     """Makes every figure from records.
 
     Args:
-        suite: the tasks.
-        bound: their questions, measures and rules.
-        root: folder of the data.
-        options: the run's; ``options.score`` says by which rules.
+        questions: the tasks; ``questions.options.score`` says by which rules.
         infos: the models.
         records: folder that holds a folder of records for each model.
         out: where each model's ``trials.jsonl`` goes; None writes nothing.
-        frequencies: word counts of the unigram floor; None counts the tasks' own phrases.
     """
+    options = questions.options
     answers = [read_answers(info, records) for info in infos]
     figures: list[Figure] = []
     found: list[Extreme] = []
     shown: list[Sample] = []
     lines: list[list[str]] = [[] for _ in infos]
-    for task in bound:
+    for task in questions.bound:
         for measure in task.measures:
             asked = [k for k, info in enumerate(infos) if info.kind in measure.kinds]
-            floors = (blind_floors(measure, frequencies, options.seed, task.ties) if asked else {})
+            floors = (blind_floors(measure, questions.frequencies, options.seed, task.ties)
+                      if asked else {})
             for k in asked:
                 got = evaluate(measure, _scorer(task, answers[k], infos[k]), task.ties)
                 figures.append(make_figure(task, measure, infos[k], got, floors, options.seed))
@@ -119,7 +116,7 @@ def judge(suite: TaskFile, bound: Sequence[BoundTask], root: Path, options: Opti
             log.warning("%s, %s/%s: %d of %d trials have a NaN or infinite score; they count as "
                         "wrong", figure.model, figure.task, figure.figure, figure.nonfinite,
                         figure.n)
-    return Results(suite, root, options, list(infos), figures, shown, found)
+    return Results(questions.suite, questions.root, options, list(infos), figures, shown, found)
 
 
 def _scorer(task: BoundTask, answers: Answers, info: ModelInfo,

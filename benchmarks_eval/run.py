@@ -1,4 +1,4 @@
-"""One evaluation from task file to records: the order of the work, without any of its details."""
+"""One evaluation from questions to records: the order of the work, without any of its details."""
 
 from __future__ import annotations
 
@@ -11,20 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from benchmarks_eval import blind, features, parts
-from benchmarks_eval.data import data_files, missing_picture, pictures_of, read_items
-from benchmarks_eval.figures import BoundTask, bind
+from benchmarks_eval import features, parts
 from benchmarks_eval.judge import RETRIEVAL, Results, caption_judge, judge
-from benchmarks_eval.options import Options
 from benchmarks_eval.plan import (
     ModelInfo,
     Plan,
     Wants,
     difference,
-    digest,
     make_plan,
     read_plan,
 )
+from benchmarks_eval.questions import Questions
 from benchmarks_eval.ranks import Ranks
 from benchmarks_eval.records import (
     json_line,
@@ -33,8 +30,6 @@ from benchmarks_eval.records import (
     write_atomically,
 )
 from benchmarks_eval.scoring import Asker, Room, ask_batch
-from benchmarks_eval.tasks import TaskFile
-from benchmarks_eval.trials import spread
 
 if TYPE_CHECKING:
     from benchmarks_eval.models import Model
@@ -42,69 +37,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("babyvlm")
 
 
-def read_tasks(suite: TaskFile, root: Path, options: Options,
-               pictures: bool = True) -> list[BoundTask]:
-    """Reads every data file and checks every picture before a model is touched.
-
-    Raises:
-        ValueError: a malformed row or a missing picture (file and line), no corpus where the suite
-            names one, or a library that caption metrics need is not there.
-    """
-    bound: list[BoundTask] = []
-    for task in suite.tasks:
-        items = spread(read_items(task, root), options.limit)
-        missing = missing_picture(task, root, items) if pictures else None
-        if missing is not None:
-            raise ValueError(missing)
-        bound.append(bind(task, items, options.score, options.seed))
-    if suite.corpus is not None and not (Path(suite.corpus) / "corpus.json").is_file():
-        raise ValueError(f"corpus: {suite.corpus} is no corpus (no corpus.json); the task file "
-                         f"names it for the unigram floor")
-    if any(task.task.kind == "caption" for task in bound):
-        from benchmarks_eval.caption_metrics import require
-
-        require(options.score.meteor_jar)
-    return bound
-
-
-def word_frequencies(suite: TaskFile) -> list[str]:
-    """Training utterances for the unigram floor, when the suite names a corpus; else none."""
-    if suite.corpus is None:
-        return []
-    from engine import read_corpus
-
-    return list(read_corpus(suite.corpus).pairs("train").utterance)
-
-
-def data_facts(bound: Sequence[BoundTask], root: Path) -> dict[str, Any]:
-    """Task -> SHA-256 of its data files and of the questions read from them."""
-    facts: dict[str, Any] = {}
-    for task in bound:
-        files = [path.relative_to(root).as_posix() for path in data_files(task.task, root)]
-        facts[task.task.name] = {
-            "files": features.file_hashes(root, files), "questions": len(task.items),
-            "sha256": digest([[i.id, i.images, i.texts, i.gold, i.cluster, i.tags]
-                              for i in task.items])}
-    return facts
-
-
-def plan_run(models: Sequence[Model], suite: TaskFile, bound: Sequence[BoundTask], root: Path,
-             options: Options) -> tuple[Plan, dict[str, str]]:
-    """The plan of a run, and the SHA-256 of every picture."""
+def plan_run(models: Sequence[Model], questions: Questions) -> Plan:
+    """Everything that the models are asked, in batches."""
     wants: list[Wants] = []
     for model in models:
         want = Wants(ModelInfo.of(model))
-        for task in bound:
-            task.plan(want, options)
+        for task in questions.bound:
+            task.plan(want, questions.options)
         wants.append(want)
-    pictures = sorted({image for task in bound for image in pictures_of(task.items)})
-    hashes = features.file_hashes(root, pictures)
-    plan = make_plan(wants, suite=suite.model_dump(mode="json", exclude_unset=True), root=root,
-                     data=data_facts(bound, root), pictures=hashes, options=options)
-    return plan, hashes
+    return make_plan(
+        wants, suite=questions.suite.model_dump(mode="json", exclude_unset=True),
+        root=questions.root, data=questions.data_facts, pictures=questions.picture_hashes,
+        options=questions.options)
 
 
-def evaluate(models: Sequence[Model], suite: TaskFile, root: Path, out: Path, options: Options, *,
+def evaluate(models: Sequence[Model], questions: Questions, out: Path, *,
              store: Path | None = None, fresh: bool = False, ranks: Ranks | None = None,
              allow_upload: bool = False) -> Results | None:
     """Scores every model on every task and judges the records.
@@ -113,10 +60,8 @@ def evaluate(models: Sequence[Model], suite: TaskFile, root: Path, out: Path, op
 
     Args:
         models: loaded; each gets a folder of records below ``out``.
-        suite: the tasks.
-        root: folder of the data.
+        questions: what they are asked.
         out: folder of the results. A plan that lies there must be this one.
-        options: what is recorded and how it is judged.
         store: folder of the feature store; None keeps no features.
         fresh: removes what another (or the same) plan has recorded in ``out``.
         ranks: this process among all.
@@ -131,50 +76,44 @@ def evaluate(models: Sequence[Model], suite: TaskFile, root: Path, out: Path, op
     from benchmarks_eval.models import Material, prepare
 
     ranks = ranks or Ranks()
-    bound = read_tasks(suite, root, options)
-    texts = word_frequencies(suite)
-    prepare(models, Material(
-        {task.task.name: [t for m in task.measures for t in m.trials] for task in bound},
-        root, texts, suite.show_pictures, allow_upload))
-    plan, hashes = plan_run(models, suite, bound, root, options)
-    setting = _Setting(root, store, hashes, ranks)
+    prepare(models, Material(questions.trials, questions.root, questions.utterances,
+                             questions.suite.show_pictures, allow_upload))
+    plan = plan_run(models, questions)
+    setting = _Setting(questions.root, store, questions.picture_hashes, ranks)
     _record(plan, models, out, fresh, setting)
     judging = caption_judge(plan.infos)
     if judging is not None:
-        again = plan_retrieval(plan, bound, out, options, hashes, judging)
+        again = plan_retrieval(plan, questions, out, judging)
         if again.batches:
             _record(again, [models[judging]], out / RETRIEVAL, False, setting)
     if not ranks.first:
         return None
-    return judge(suite, bound, root, options, plan.infos, out, out,
-                 blind.Unigram(texts) if texts else None)
+    return judge(questions, plan.infos, out, out)
 
 
-def plan_retrieval(plan: Plan, bound: Sequence[BoundTask], out: Path, options: Options,
-                   hashes: dict[str, str], judging: int) -> Plan:
+def plan_retrieval(plan: Plan, questions: Questions, out: Path, judging: int) -> Plan:
     """What can be asked only once captions are there: which picture is this caption of?
 
     Args:
         plan: of the tasks; its captions are on disk.
-        bound: the tasks.
+        questions: the tasks.
         out: folder of the results.
-        options: the run's.
-        hashes: picture -> SHA-256 of its bytes.
         judging: place of the contrastive model that is asked.
     """
     from benchmarks_eval.captions import retrieval_trials
 
+    options = questions.options
     want = Wants(plan.infos[judging])
     for info in plan.infos:
         if info.generates:
             said = read_captions(out / info.file_name / "captions.jsonl")
-            for task in bound:
+            for task in questions.bound:
                 if task.retrieves:
                     trials = retrieval_trials(task.items, task.captions(said), task.task.foils,
                                               options.seed)
                     want.add_trials(task.task, [t for t in trials if t.texts[0].strip()], options)
-    return make_plan([want], suite={}, root=Path(plan.facts["root"]), data={}, pictures=hashes,
-                     options=options)
+    return make_plan([want], suite={}, root=questions.root, data={},
+                     pictures=questions.picture_hashes, options=options)
 
 
 @dataclass(frozen=True)

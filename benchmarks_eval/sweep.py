@@ -19,15 +19,13 @@ from tqdm import tqdm
 
 from benchmarks_eval import features
 from benchmarks_eval.curves import FILE, Checkpoint, Sweep, make_curves
-from benchmarks_eval.data import pictures_of
-from benchmarks_eval.options import Options
 from benchmarks_eval.outcomes import RESULTS, read_results
 from benchmarks_eval.plan import digest
+from benchmarks_eval.questions import Questions
 from benchmarks_eval.ranks import Ranks
 from benchmarks_eval.records import write_atomically
 from benchmarks_eval.report import write_results
-from benchmarks_eval.run import data_facts, evaluate, read_tasks
-from benchmarks_eval.tasks import TaskFile
+from benchmarks_eval.run import evaluate
 
 if TYPE_CHECKING:
     from benchmarks_eval.models import Model
@@ -66,7 +64,7 @@ def kept_checkpoints(run: Path, kind: str | None) -> list[CheckpointInfo]:
     return chosen
 
 
-def sweep(run: Path, suite: TaskFile, root: Path, out: Path, options: Options, *,
+def sweep(run: Path, questions: Questions, out: Path, *,
           load: Callable[[CheckpointInfo], Model], kind: str | None = None,
           store: Path | None = None, fresh: bool = False,
           ranks: Ranks | None = None) -> Sweep | None:
@@ -74,10 +72,8 @@ def sweep(run: Path, suite: TaskFile, root: Path, out: Path, options: Options, *
 
     Args:
         run: a run directory of the engine.
-        suite: the tasks.
-        root: folder of the data.
+        questions: what every checkpoint is asked.
         out: folder of the sweep; each checkpoint gets a folder in it.
-        options: as for a run.
         load: gives the model of a checkpoint; one is in memory at a time.
         kind: only checkpoints of this kind of model.
         store: folder of the feature store: a frozen tower sees each picture once in all.
@@ -96,7 +92,7 @@ def sweep(run: Path, suite: TaskFile, root: Path, out: Path, options: Options, *
     left: list[int] = []
     if ranks.first:
         try:
-            _claim(out, _asked(suite, root, options), fresh)
+            _claim(out, _asked(questions), fresh)
             left = [k for k, info in enumerate(chosen) if not _done(out, info)]
             if left and len(left) < len(chosen):
                 log.info("%s: %d of %d checkpoints are there, %d to go", out,
@@ -112,38 +108,37 @@ def sweep(run: Path, suite: TaskFile, root: Path, out: Path, options: Options, *
             info = chosen[k]
             log.info("step %d (%s, %s)", info.step, info.phase, info.kind)
             model = load(info)
-            results = evaluate([model], suite, root, out / info.path.name, options, store=store,
-                               ranks=ranks)
+            results = evaluate([model], questions, out / info.path.name, store=store, ranks=ranks)
             if results is not None:
                 write_results(results, out / info.path.name)  # last: from now on it is done
             del model
             bar.update()
     if not ranks.first:
         return None
-    swept = collect(run, suite, options, chosen, out)
+    swept = collect(run, questions, chosen, out)
     write_atomically(out / FILE, json.dumps(swept.to_json(), indent=1, ensure_ascii=False,
                                             allow_nan=False) + "\n")
     return swept
 
 
-def collect(run: Path, suite: TaskFile, options: Options, chosen: Sequence[CheckpointInfo],
+def collect(run: Path, questions: Questions, chosen: Sequence[CheckpointInfo],
             out: Path) -> Sweep:
     """Curves from the results of all checkpoints."""
     places = tuple(Checkpoint(info.step, info.phase, info.kind, info.words_seen, info.pairs_seen,
                               info.path.name) for info in chosen)
     figures = [read_results(out / place.folder / RESULTS)["figures"] for place in places]
-    return Sweep(out, str(run), suite.model_dump(mode="json"), asdict(options), places,
-                 make_curves(places, figures))
+    return Sweep(out, str(run), questions.suite.model_dump(mode="json"),
+                 asdict(questions.options), places, make_curves(places, figures))
 
 
-def _asked(suite: TaskFile, root: Path, options: Options) -> dict[str, Any]:
+def _asked(questions: Questions) -> dict[str, Any]:
     """What every checkpoint is asked; equal only if all figures mean the same."""
-    bound = read_tasks(suite, root, options)
-    pictures = sorted({image for task in bound for image in pictures_of(task.items)})
-    tree = suite.model_dump(mode="json", exclude={"root", "description", "show_pictures"})
-    chosen = {key: value for key, value in asdict(options).items() if key != "batch_size"}
-    return {"format": 1, "suite": tree, "options": chosen, "data": data_facts(bound, root),
-            "pictures": digest(features.file_hashes(root, pictures))}
+    tree = questions.suite.model_dump(mode="json",
+                                      exclude={"root", "description", "show_pictures"})
+    chosen = {key: value for key, value in asdict(questions.options).items()
+              if key != "batch_size"}
+    return {"format": 1, "suite": tree, "options": chosen, "data": questions.data_facts,
+            "pictures": digest(questions.picture_hashes)}
 
 
 def _claim(out: Path, asked: dict[str, Any], fresh: bool) -> None:

@@ -38,7 +38,8 @@ class Breakdown:
     """A figure by groups.
 
     ``left_out`` trials have no key. ``p`` is for "the groups do not differ": group names shuffled
-    among clusters; None where clusters have trials of several groups, or there is one group.
+    among clusters; None where clusters have trials of several groups, where there is one group, or
+    where every group is one cluster.
     """
 
     by: str
@@ -95,8 +96,8 @@ def shuffle_test(outcomes: Sequence[Outcome], names: Sequence[str], *, seed: int
         if own.setdefault(outcome.cluster, name) != name:
             return None
     labels = sorted(set(names))
-    if len(labels) < 2:
-        return None
+    if len(labels) < 2 or len(own) == len(labels):
+        return None  # one cluster a group: whatever the names, the same groups
     row = {cluster: k for k, cluster in enumerate(own)}
     index = np.array([row[outcome.cluster] for outcome in outcomes])
     credits_ = np.array([outcome.credit for outcome in outcomes])

@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmarks_eval.commands.options import positive
 from benchmarks_eval.options import Options
+from benchmarks_eval.questions import Questions
 from benchmarks_eval.records import write_atomically
-from benchmarks_eval.run import read_tasks
 from benchmarks_eval.tasks import load_tasks
 
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--seed {args.seed}: a seed is 0 or more")
     suite = load_tasks(args.tasks)
     root = args.root or Path(suite.root)
-    bound = read_tasks(suite, root, Options(seed=args.seed))
+    bound = Questions.read(suite, root, Options(seed=args.seed)).bound
     from benchmarks_eval import bench, models
 
     (model,) = models.load_models([args.model], args.device)

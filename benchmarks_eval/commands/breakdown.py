@@ -21,8 +21,7 @@ def add(subparsers: Any) -> None:
                     "difference, category, ...), by known and unknown words, by word frequency, "
                     "by age of acquisition; confusions of labels; pictures and texts that a model "
                     "likes whatever is asked. Loads no model.")
-    parser.add_argument("run", metavar="RUN", help="a model's folder in a results folder; word "
-                        "frequencies are by default of the corpus that its task file names")
+    parser.add_argument("run", metavar="RUN", help="a model's folder in a results folder")
     parser.add_argument("--task", nargs="+", action="extend", metavar="TASK",
                         help="only these tasks")
     parser.add_argument("--all", action="store_true",
@@ -42,8 +41,7 @@ def run(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: a seed is 0 or more")
     judged = read_judged(args.run)
-    named = (judged.results.get("suite") or {}).get("corpus")
-    sources = read_sources(args, corpus=named if named and Path(named).is_dir() else None)
+    sources = read_sources(args, judged.results)
     made = break_down(judged, sources, tasks=args.task, every=args.all, seed=args.seed)
     text = json.dumps([one.to_json() for one in made], indent=1, ensure_ascii=False,
                       allow_nan=False) + "\n"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from benchmarks_eval.features import FOLDER
 from benchmarks_eval.meteor import Version
 from benchmarks_eval.options import Ends, Options, ScoreOptions, Ties
 from benchmarks_eval.tasks import Normalise, TaskFile, load_tasks
+
+if TYPE_CHECKING:
+    from benchmarks_eval.questions import Questions
 
 
 def positive(text: str) -> int:
@@ -86,6 +89,16 @@ class Asked:
     options: Options
     store: Path | None
     """Folder of the feature store; None keeps no features."""
+
+    def questions(self) -> Questions:
+        """Reads and checks the data.
+
+        Raises:
+            ValueError: as `Questions.read`.
+        """
+        from benchmarks_eval.questions import Questions
+
+        return Questions.read(self.suite, self.root, self.options)
 
     @property
     def headline(self) -> str:

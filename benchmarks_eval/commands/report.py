@@ -6,7 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks_eval.commands.sources import add_source_options, read_sources
+from benchmarks_eval.commands.sources import (
+    add_source_options,
+    own_sources,
+    read_sources,
+)
 
 
 def add(subparsers: Any) -> None:
@@ -31,7 +35,8 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--root", type=Path, metavar="DIR",
                         help="folder of the pictures, where it is not the run's any more")
     parser.add_argument("--out", type=Path, metavar="HTML",
-                        help="where the page goes (default: OUT/full-report.html)")
+                        help="where the page goes (default: OUT/report.html, where `run` puts it "
+                             "too; two runs: OUT/difference.html)")
     parser.add_argument("--all", action="store_true",
                         help="two runs: test every figure, not only the main one of each task")
     parser.add_argument("--common", action="store_true",
@@ -46,12 +51,27 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: a folder holds no finished run, or a picture is missing.
     """
-    from benchmarks_eval.pages import FILE, Wishes, read_side, write_report
+    from benchmarks_eval.pages import DIFFERENCE, FILE, Wishes, read_side, write_report
 
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: a seed is 0 or more")
     one = read_side(args.results)
     other = None if args.other is None else read_side(args.other)
     wishes = Wishes(args.published, args.pictures, args.root, args.all, args.common, args.seed,
-                    read_sources(args))
-    print(write_report(args.out or args.results / FILE, one, other, wishes))
+                    read_sources(args, one.results))
+    path = args.out or args.results / (FILE if other is None else DIFFERENCE)
+    print(write_report(path, one, other, wishes))
+
+
+def write_page(out: Path, pictures: bool | None = None) -> Path:
+    """The page of a finished run or sweep, as ``report OUT`` makes it.
+
+    Args:
+        out: its folder.
+        pictures: None: where the task file shows them; False: never.
+    """
+    from benchmarks_eval.pages import FILE, Wishes, read_side, write_report
+
+    side = read_side(out)
+    wishes = Wishes(pictures=pictures, sources=own_sources(side.results))
+    return write_report(out / FILE, side, None, wishes)

@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from benchmarks_eval import blind
 from benchmarks_eval.commands.options import add_score_options, score_options
+from benchmarks_eval.commands.report import write_page
+from benchmarks_eval.data import missing_pictures
 from benchmarks_eval.judge import judge, sweep
 from benchmarks_eval.options import Options
-from benchmarks_eval.page import write_page
 from benchmarks_eval.plan import FILE, ModelInfo, difference, read_plan
+from benchmarks_eval.questions import Questions
 from benchmarks_eval.report import sweep_table, table, write_results
-from benchmarks_eval.run import data_facts, read_tasks, word_frequencies
 from benchmarks_eval.tasks import TaskFile
 
 
@@ -53,19 +53,21 @@ def run(args: argparse.Namespace) -> None:
     except (KeyError, TypeError) as error:
         raise ValueError(f"{args.results / FILE}: not a plan of this version: {error!r}") from None
     root = args.root or Path(facts["root"])
-    bound = read_tasks(suite, root, options, pictures=False)
-    odd = difference({"data": facts["data"]}, {"data": data_facts(bound, root)})
+    questions = Questions.read(suite, root, options, pictures=False)
+    odd = difference({"data": facts["data"]}, {"data": questions.data_facts})
     if odd is not None:
         raise ValueError(f"{root}: the data are no longer those that were scored: {odd} differ")
-    texts = word_frequencies(suite)
-    results = judge(suite, bound, root, options, infos, args.results, args.out,
-                    blind.Unigram(texts) if texts else None)
+    results = judge(questions, infos, args.results, args.out)
     print(f"{suite.name} v{suite.version}, seed {options.seed}, rescored: "
           f"normalise {args.normalise or 'as the task file says'}, ties {args.ties}")
     print(table(results))
-    swept = sweep_table(sweep(bound, infos, args.results))
+    swept = sweep_table(sweep(questions.bound, infos, args.results))
     if swept:
         print(f"\n{swept}")
     if args.out is not None:
-        written = [write_results(results, args.out), write_page(results, args.out)]
+        gone = any(missing_pictures(root, task.items) for task in questions.bound)
+        written = [write_results(results, args.out),
+                   write_page(args.out, pictures=False if gone else None)]
+        if gone:
+            print("\nthe page goes without pictures: some are no longer there")
         print("\n" + "\n".join(str(path) for path in written))

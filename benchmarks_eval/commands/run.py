@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks_eval.commands.options import add_run_options, run_options
+from benchmarks_eval.commands.report import write_page
 
 log = logging.getLogger("babyvlm")
 
@@ -36,31 +37,30 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluates, prints, writes, refreshes model cards."""
     from benchmarks_eval.ranks import Ranks
-    from benchmarks_eval.run import evaluate, read_tasks
+    from benchmarks_eval.run import evaluate
 
     asked = run_options(args)
-    suite, root, options = asked.suite, asked.root, asked.options
-    read_tasks(suite, root, options)  # bad data should show before models load
+    suite = asked.suite
+    questions = asked.questions()  # bad data should show before models load
     from benchmarks_eval import models as loading
 
     out = args.out or loading.output_folder(args.model[0], suite.name)
     with Ranks.from_environment() as ranks:
         models = loading.load_models(args.model, ranks.device(args.device))
-        results = evaluate(models, suite, root, out, options, store=asked.store, fresh=args.fresh,
+        results = evaluate(models, questions, out, store=asked.store, fresh=args.fresh,
                            ranks=ranks, allow_upload=args.allow_upload)
     if results is None:
         return
-    from benchmarks_eval.page import write_page
     from benchmarks_eval.report import sample_lines, table, write_results
 
-    written = [write_results(results, out), write_page(results, out)]
+    written = [write_results(results, out), write_page(out)]
     print(f"\n{suite.name} v{suite.version}, {asked.headline}")
     print(table(results))
-    captions = sample_lines(results.samples, root)
+    captions = sample_lines(results.samples, asked.root)
     if captions:
         print(f"\n{captions}")
     print("\n" + "\n".join(str(path) for path in written))
-    if options.limit is not None:
+    if asked.options.limit is not None:
         log.info("model cards stay as they are: --limit gives partial figures")
         return
     for model in models:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmarks_eval.breakdowns.report import Sources
@@ -16,18 +17,32 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
                         help="vocab.json (word to id), a word a line, or a model's tokenizer.json: "
                              "figures by known and unknown words")
     parser.add_argument("--corpus", metavar="DIR",
-                        help="corpus folder, or a CSV of word,count: figures by word frequency")
+                        help="corpus folder, or a CSV of word,count: figures by word frequency "
+                             "(default: the corpus that the task file names)")
     parser.add_argument("--norms", metavar="CSV",
                         help="ages of acquisition: wordbankr's fit_aoa, Wordbank's item data, or "
                              "columns word and aoa (months): figures by age")
 
 
-def read_sources(args: argparse.Namespace, corpus: str | None = None) -> Sources:
-    """Reads what the arguments name.
+def own_sources(results: Mapping[str, Any]) -> Sources:
+    """What a run names itself: word frequencies of its task file's corpus, where that is there.
+
+    Args:
+        results: the tree of a ``results.json``.
+    """
+    from benchmarks_eval.breakdowns import read_counts
+    from benchmarks_eval.breakdowns.report import Sources
+
+    corpus = (results.get("suite") or {}).get("corpus")
+    return Sources(counts=read_counts(corpus) if corpus and Path(corpus).is_dir() else None)
+
+
+def read_sources(args: argparse.Namespace, results: Mapping[str, Any]) -> Sources:
+    """Reads what the arguments name, and beside it what the run names itself.
 
     Args:
         args: of `add_source_options`.
-        corpus: taken where none is named.
+        results: the tree of the run's ``results.json``.
 
     Raises:
         ValueError: a file is not there or malformed.
@@ -41,6 +56,6 @@ def read_sources(args: argparse.Namespace, corpus: str | None = None) -> Sources
         path = Path(args.vocabulary)
         whole = path.is_dir() or path.name == "tokenizer.json"
         words = Vocabulary.read(args.vocabulary) if whole else read_words(args.vocabulary)
-    counted = args.corpus or corpus
-    return Sources(vocabulary=words, counts=read_counts(counted) if counted else None,
+    return Sources(vocabulary=words,
+                   counts=read_counts(args.corpus) if args.corpus else own_sources(results).counts,
                    norms=read_norms(args.norms) if args.norms else None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks_eval.commands.options import add_run_options, run_options
+from benchmarks_eval.commands.report import write_page
 
 if TYPE_CHECKING:
     from engine import CheckpointInfo
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
 
     asked = run_options(args)
     suite = asked.suite
+    questions = asked.questions()
     out = args.out or args.run / "eval" / f"sweep-{suite.name}"
     with Ranks.from_environment() as ranks:
         device = args.device
@@ -54,11 +56,11 @@ def run(args: argparse.Namespace) -> None:
             (model,) = models.load_models([str(info.model)], ranks.device(device))
             return model
 
-        swept = sweep(args.run, suite, asked.root, out, asked.options, load=load, kind=args.kind,
-                      store=asked.store, fresh=args.fresh, ranks=ranks)
+        swept = sweep(args.run, questions, out, load=load, kind=args.kind, store=asked.store,
+                      fresh=args.fresh, ranks=ranks)
     if swept is None:
         return
     print(f"\n{suite.name} v{suite.version}, {len(swept.checkpoints)} checkpoints of {args.run}, "
           f"{asked.headline}")
     print(curve_table(swept, every=args.all))
-    print(f"\n{out / FILE}")
+    print(f"\n{out / FILE}\n{write_page(out)}")

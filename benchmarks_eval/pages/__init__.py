@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks_eval.pages.page import FILE, Wishes, render, write_report
+from benchmarks_eval.pages.page import DIFFERENCE, FILE, Wishes, render, write_report
 from benchmarks_eval.pages.sides import Side, read_side
 
-__all__ = ["FILE", "Side", "Wishes", "read_side", "render", "write_report"]
+__all__ = ["DIFFERENCE", "FILE", "Side", "Wishes", "read_side", "render", "write_report"]

@@ -59,9 +59,7 @@ def _breakdown(one: Breakdown) -> dict[str, Any]:
 
     return {
         "by": one.by, "left_out": one.left_out, "folded": len(one.groups) > FOLDED,
-        # With one cluster a group, names shuffled among clusters always give the same.
-        "p": None if one.p is None or all(g.clusters == 1 for g in one.groups)
-        else p_text(one.p),
+        "p": None if one.p is None else p_text(one.p),
         "groups": [{
             "name": group.name, "n": group.n, "clusters": group.clusters,
             "value": plain(group.value, one.unit), "at": at(group.value),

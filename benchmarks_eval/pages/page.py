@@ -21,7 +21,9 @@ from benchmarks_eval.pages.trials import samples, stories
 from benchmarks_eval.published import load_published
 from benchmarks_eval.records import write_atomically
 
-FILE = "full-report.html"
+FILE = "report.html"
+DIFFERENCE = "difference.html"
+"""Page of two runs."""
 TEMPLATES = Path(__file__).parent
 
 

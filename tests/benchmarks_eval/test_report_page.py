@@ -25,6 +25,7 @@ from benchmarks_eval.pages.charts import compact, ticks
 from benchmarks_eval.pages.diff import pairs
 from benchmarks_eval.pages.pictures import Pictures
 from benchmarks_eval.pages.trials import cells
+from benchmarks_eval.questions import Questions
 from benchmarks_eval.report import write_results
 from benchmarks_eval.run import evaluate
 from benchmarks_eval.tasks import load_tasks
@@ -78,7 +79,8 @@ def run(book: Path, fake: Callable[..., Any], tmp_path: Path) -> Run:
         path.write_text(yaml((book / "tasks.yaml").read_text()))
         out = tmp_path / name
         handle = Model(model, f"models/{model}", kind, fake(kind, skill=skill))
-        results = evaluate([handle], load_tasks(path), book, out, Options(limit=limit))
+        questions = Questions.read(load_tasks(path), book, Options(limit=limit))
+        results = evaluate([handle], questions, out)
         assert results is not None
         write_results(results, out)
         return out
@@ -308,7 +310,7 @@ def test_command_writes_the_page_and_loads_no_torch(run: Run) -> None:
             f"report.run(p.parse_args(['report', {str(out)!r}])); "
             "sys.exit('torch' in sys.modules)")
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
-    assert "Surest trials" in (out / "full-report.html").read_text()
+    assert "Surest trials" in (out / "report.html").read_text()
 
 
 def test_same_results_give_the_same_bytes(run: Run, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from benchmarks_eval.__main__ import main
+from benchmarks_eval.commands.report import write_page
 from benchmarks_eval.models import named_model
 from benchmarks_eval.options import Options, Rule, ScoreOptions
-from benchmarks_eval.page import write_page
+from benchmarks_eval.questions import Questions
 from benchmarks_eval.records import Key, ScoreRecord, read_scores
 from benchmarks_eval.report import write_results
 from benchmarks_eval.run import evaluate
@@ -25,11 +26,11 @@ FakeMaker = Callable[..., Any]
 
 
 def _run(book: Path, out: Path, handle: Any, **options: Any) -> dict[str, Any]:
-    results = evaluate([named_model(handle, "m", "runs/m")], load_tasks(book / "tasks.yaml"), book,
-                       out, Options(**options))
+    questions = Questions.read(load_tasks(book / "tasks.yaml"), book, Options(**options))
+    results = evaluate([named_model(handle, "m", "runs/m")], questions, out)
     assert results is not None
     write_results(results, out)
-    write_page(results, out)
+    write_page(out)
     return _figures(out)
 
 

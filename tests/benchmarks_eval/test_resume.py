@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from benchmarks_eval import run as running
+from benchmarks_eval.commands.report import write_page
 from benchmarks_eval.judge import Results
 from benchmarks_eval.models import named_model
 from benchmarks_eval.options import Options
-from benchmarks_eval.page import write_page
 from benchmarks_eval.parts import part_path
+from benchmarks_eval.questions import Questions
 from benchmarks_eval.report import write_results
 from benchmarks_eval.run import evaluate
 from benchmarks_eval.tasks import load_tasks
@@ -33,11 +34,11 @@ def _evaluate(book: Path, out: Path, handles: dict[str, Any], *, fresh: bool = F
               only: list[str] | None = None, **options: Any) -> Results:
     models = [named_model(handle, name, f"runs/{name}") for name, handle in handles.items()]
     suite = load_tasks(book / "tasks.yaml")
-    results = evaluate(models, suite.only(only) if only else suite, book, out, Options(**options),
-                       fresh=fresh)
+    questions = Questions.read(suite.only(only) if only else suite, book, Options(**options))
+    results = evaluate(models, questions, out, fresh=fresh)
     assert results is not None
     write_results(results, out)
-    write_page(results, out)
+    write_page(out)
     return results
 
 

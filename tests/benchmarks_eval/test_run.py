@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from benchmarks_eval.figures import Figure
 from benchmarks_eval.judge import Results
 from benchmarks_eval.models import display_names, named_model, output_folder
 from benchmarks_eval.options import Options, Rule, ScoreOptions
-from benchmarks_eval.page import render
+from benchmarks_eval.questions import Questions
 from benchmarks_eval.records import read_scores
 from benchmarks_eval.report import number, sample_lines, short, table, write_results
 from benchmarks_eval.run import evaluate
@@ -26,8 +25,8 @@ FakeMaker = Callable[..., Any]
 
 def _evaluate(book: Path, out: Path, handles: dict[str, Any], **options: Any) -> Results:
     models = [named_model(handle, name, f"runs/{name}") for name, handle in handles.items()]
-    results = evaluate(models, load_tasks(book / "tasks.yaml"), book, out, Options(**options),
-                       store=out.with_name(f"{out.name}-features"))
+    questions = Questions.read(load_tasks(book / "tasks.yaml"), book, Options(**options))
+    results = evaluate(models, questions, out, store=out.with_name(f"{out.name}-features"))
     assert results is not None
     return results
 
@@ -155,19 +154,6 @@ def test_table_and_samples_read_well(book: Path, tmp_path: Path, fake: FakeMaker
     said = sample_lines(results.samples, book)
     assert said.count("people say") == 4 and "talk says   look at the" in said
     assert "words says" not in said
-
-
-def test_page_is_self_contained(book: Path, tmp_path: Path, fake: FakeMaker) -> None:
-    suite = load_tasks(book / "tasks.yaml")
-    results = _evaluate(book, tmp_path / "o",
-                        {"<b>words": fake("contrastive"), "talk": fake("generative")})
-    page = render(results)
-    assert "http://" not in page and "https://" not in page and "<script" not in page
-    assert "data:image/webp;base64," in page
-    assert "<b>words" not in page and "&lt;b&gt;words" in page
-    assert "look at the red thing" in page
-    hidden = replace(results, suite=suite.model_copy(update={"show_pictures": False}))
-    assert "data:image" not in render(hidden)
 
 
 def test_numbers_are_short() -> None:

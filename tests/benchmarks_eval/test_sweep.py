@@ -18,6 +18,7 @@ from benchmarks_eval.curve_table import curve_table
 from benchmarks_eval.curves import Checkpoint, Curve, Point, make_curves, read_sweep
 from benchmarks_eval.models import Model
 from benchmarks_eval.options import Options
+from benchmarks_eval.questions import Questions
 from benchmarks_eval.sweep import sweep
 from benchmarks_eval.tasks import load_tasks
 
@@ -102,8 +103,9 @@ def swept(run: Path, book: Path, fake: Callable[..., Any], tmp_path: Path) -> Sw
             towers.append(handle)
             return Model(info.path.name, str(info.model), "generative", handle)
 
-        return sweep(run, load_tasks(book / "tasks.yaml"), book, out or tmp_path / "out",
-                     options or Options(), load=load, store=tmp_path / "store", **kwargs)
+        questions = Questions.read(load_tasks(book / "tasks.yaml"), book, options or Options())
+        return sweep(run, questions, out or tmp_path / "out", load=load, store=tmp_path / "store",
+                     **kwargs)
 
     go.loaded = loaded  # type: ignore[attr-defined]
     go.towers = towers  # type: ignore[attr-defined]
@@ -173,7 +175,7 @@ def test_runs_without_kept_checkpoints_say_what_to_set(swept: Sweep, run: Path) 
     with pytest.raises(ValueError, match="none of its 5 checkpoints was kept.*keep_every=100"):
         swept()
     with pytest.raises(ValueError, match="no run directory"):
-        sweep(run.parent / "nowhere", None, run, run, Options(), load=None)  # type: ignore[arg-type]
+        sweep(run.parent / "nowhere", None, run, load=None)  # type: ignore[arg-type]
 
 
 def test_command_sweeps_engine_checkpoints(run: Path, book: Path, exported: list[str],

@@ -56,18 +56,21 @@ def load_earlier(parts: dict[str, nn.Module], assembly: Assembly, phase: PhaseCo
     """Fill ``parts`` with what the phases before ``phase`` (or ``init_from``) trained.
 
     A part that an earlier phase of the configuration trains must be there; one that nothing
-    trained keeps its fresh weights, which is logged when it stays frozen.
+    trained keeps its fresh weights, which is logged when it stays frozen. A language phase computes
+    with the decoder alone: it takes along what else has been trained, so that its exports hold the
+    same tower as those before and after it, but does without.
     """
     config = assembly.config
     before = config.phases[: [p.name for p in config.phases].index(phase.name)]
     before = [p for p in before if not (p.skip_with_weights and config.model.vision.weights)]
-    needed = parts if phase.objective != "language" else {"decoder": parts["decoder"]}
-    for name, part in needed.items():
+    for name, part in parts.items():
+        needed = phase.objective != "language" or name == "decoder"
         trainers = [p for p in before if name in p.train and name in PARTS[p.objective]]
-        if trainers:
-            last = trainers[-1]
+        last = trainers[-1] if trainers else None
+        done = last is not None and (run_dir / "phases" / f"{last.name}.json").exists()
+        if last is not None and (done or needed):
             directory = model_dir(run_dir, kind_of(last))
-            if not (run_dir / "phases" / f"{last.name}.json").exists():
+            if not done:
                 raise ValueError(
                     f"phase {phase.name}: its part '{name}' comes from phase '{last.name}', which "
                     f"{run_dir} has not completed; run that phase first"
@@ -79,7 +82,8 @@ def load_earlier(parts: dict[str, nn.Module], assembly: Assembly, phase: PhaseCo
                 _same_words(assembly, Path(config.init_from))
             load_part(part, tensors, config.init_from)
             log.info("%s: %s from %s", phase.name, name, config.init_from)
-        elif name not in phase.train and not (name == "vision" and config.model.vision.weights):
+        elif (needed and name not in phase.train
+              and not (name == "vision" and config.model.vision.weights)):
             log.warning("%s: '%s' is frozen with random weights: nothing trained it", phase.name,
                         name)
 

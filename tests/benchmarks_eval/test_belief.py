@@ -19,6 +19,7 @@ from benchmarks_eval.figures import bind, evaluate
 from benchmarks_eval.judge import Results
 from benchmarks_eval.models import named_model
 from benchmarks_eval.options import Options, ScoreOptions
+from benchmarks_eval.questions import Questions
 from benchmarks_eval.records import read_scores
 from benchmarks_eval.run import evaluate as run
 from benchmarks_eval.tasks import Task, load_tasks
@@ -113,8 +114,8 @@ def test_equal_to_float32_is_a_tie_and_a_little_more_is_not() -> None:
 
 
 def _run(book: Path, out: Path, handle: Any, **options: Any) -> Results:
-    results = run([named_model(handle, "m", "runs/m")], load_tasks(book / "tasks.yaml"), book, out,
-                  Options(**options))
+    questions = Questions.read(load_tasks(book / "tasks.yaml"), book, Options(**options))
+    results = run([named_model(handle, "m", "runs/m")], questions, out)
     assert results is not None
     return results
 

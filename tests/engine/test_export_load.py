@@ -21,7 +21,7 @@ from engine.models.config import ModelConfig
 from engine.models.contrastive import build_contrastive
 from engine.models.row import Row
 from engine.models.vision import tower_hash
-from engine.scoring import score_candidates
+from engine.scoring import FEWEST, score_candidates
 from engine.tokens import Tokenizer, TokenizerConfig, build_tokenizer
 
 WORDS = "a red blue apple car dog look at the big little ball"
@@ -187,6 +187,31 @@ def test_likelihoods(
             assert record.token_logprobs == pytest.approx(want, abs=1e-5)
             assert record.num_tokens == len(ids)
             assert record.logprob_sum == pytest.approx(sum(want), abs=1e-4)
+
+
+def test_how_pictures_are_cut_into_batches_changes_nothing(
+    generative: GenerativeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = list(pictures(5))
+    seen: list[tuple[int, int]] = []
+    hidden = generative.model.hidden
+    monkeypatch.setattr(generative.model, "hidden", lambda row, **kwargs: (
+        seen.append((row.tokens.numel(), row.loss_rows.numel())), hidden(row, **kwargs))[1])
+    towers: list[int] = []
+    generative.model.vision.register_forward_hook(
+        lambda module, args, out: towers.append(len(args[0])))
+    texts = [["dog"], ["red apple", "dog"], ["look at the big ball"], ["a"], ["blue car"]]
+    whole = generative.score_candidates(generative.image_features(images), texts)
+    for size in (1, 2, 3):
+        parts = [record for first in range(0, 5, size) for record in generative.score_candidates(
+            generative.image_features(images[first:first + size]), texts[first:first + size])]
+        for one, other in zip(whole, parts, strict=True):
+            for a, b in zip(one, other, strict=True):
+                assert a.num_tokens == b.num_tokens
+                assert a.logprob_sum == pytest.approx(b.logprob_sum, abs=1e-6)
+    # What makes it so: neither a lone picture nor a product of a few rows.
+    assert min(towers) >= 2 and set(towers) == {2, 3, 5}
+    assert min(positions for positions, _ in seen) >= FEWEST
 
 
 def test_text_only_prior(generative: GenerativeModel) -> None:

@@ -16,6 +16,7 @@ from engine.batches import Plan
 from engine.config import load_config
 from engine.feed import Micro, produce
 from engine.optim import learning_rate, parameter_groups
+from engine.weights import load_earlier
 
 PHASES = ["vision", "language", "connector", "joint"]
 
@@ -66,6 +67,22 @@ def test_the_tower_is_the_same_in_both_models(one_rank):
             for kind in ("contrastive", "generative"))
     shared = [k for k in a if k.startswith("vision.")]
     assert shared and all(torch.equal(a[k], b[k]) for k in shared)
+
+
+def test_a_language_phase_takes_the_tower_along_and_does_without(one_rank, tmp_path):
+    config, run_dir, _ = one_rank
+    assembly = assemble(load_config(config))
+    language = next(p for p in assembly.config.phases if p.name == "language")
+    trained = load_file(run_dir / "contrastive" / "model" / "model.safetensors")
+    for where, same in ((run_dir, True), (tmp_path, False)):
+        parts = assembly.build("generative").parts()
+        load_earlier(parts, assembly, language, where)
+        for name, tensor in parts["vision"].state_dict().items():
+            if name.endswith("weight") and tensor.ndim == 4:
+                assert torch.equal(tensor, trained[f"vision.{name}"]) == same, name
+    joint = assembly.config.phases[-1]
+    with pytest.raises(ValueError, match="phase joint: its part '.*' comes from phase '.*'"):
+        load_earlier(assembly.build("generative").parts(), assembly, joint, tmp_path)
 
 
 def test_a_finished_run_is_left_as_it_is(one_rank):

@@ -72,14 +72,17 @@ class Wrapper(ABC):
 
 
 class NoImage(Wrapper):
-    """A generative model's own text prior: each distinct text is scored once, for all pictures."""
+    """A generative model's own text prior: a text is scored once for all pictures of a batch.
+
+    Nothing is kept from one batch to the next, so that scores do not depend on which batches this
+    process had before.
+    """
 
     def __init__(self, inner: Any) -> None:
         if inner.kind != "generative":
             raise ValueError("a contrastive model says nothing about a text alone; "
                              "accepted: noise:SPEC, shuffled:SPEC")
         super().__init__(inner, "no image")
-        self._known: dict[tuple[str, bool, str], Likelihood] = {}
         self._said: dict[tuple[str, int], str] = {}
 
     @property
@@ -94,14 +97,10 @@ class NoImage(Wrapper):
     def score_candidates(self, features: Any, candidates: Sequence[Sequence[str]], *,
                          prompt: str = "", score_eos: bool = False) -> list[list[Likelihood]]:
         """The text-only prior of every candidate."""
-        new = sorted({text for texts in candidates for text in texts
-                      if (prompt, score_eos, text) not in self._known})
-        if new:
-            (scored,) = self.inner.score_candidates(None, [new], prompt=prompt,
-                                                    score_eos=score_eos)
-            for text, one in zip(new, scored, strict=True):
-                self._known[prompt, score_eos, text] = one
-        return [[self._known[prompt, score_eos, text] for text in texts] for texts in candidates]
+        asked = sorted({text for texts in candidates for text in texts})
+        (scored,) = self.inner.score_candidates(None, [asked], prompt=prompt, score_eos=score_eos)
+        known = dict(zip(asked, scored, strict=True))
+        return [[known[text] for text in texts] for texts in candidates]
 
     def generate(self, features: Any, *, prompt: str = "", max_new_tokens: int = 25) -> list[str]:
         """The one text that it says without a picture, for every picture."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +19,7 @@ from kernels.reference import contrastive_loss_reference, sigmoid_loss_reference
 
 __all__ = [
     "LOSSES", "LargestTensor", "Pairs", "compare", "evaluate", "features", "labels_of", "public",
-    "quickest", "reference", "scalars_of",
+    "reference", "scalars_of",
 ]  # fmt: skip
 
 LOSSES = ("contrastive", "sigmoid")
@@ -159,19 +157,3 @@ class LargestTensor(TorchDispatchMode):
             if isinstance(x, Tensor):
                 self.elements = max(self.elements, x.numel())
         return found
-
-
-def quickest(
-    functions: Sequence[Callable[..., Tensor]], leaves: Sequence[Tensor], rounds: int = 40
-) -> list[float]:
-    """Return the least seconds of a step of each function, one after the other in turn.
-
-    The least: what else a busy machine does only adds to a time.
-    """
-    best = [float("inf")] * len(functions)
-    for number in range(rounds):
-        for at in sorted(range(len(functions)), reverse=bool(number % 2)):
-            begin = time.perf_counter()
-            torch.autograd.grad(functions[at](*leaves), leaves)
-            best[at] = min(best[at], time.perf_counter() - begin)
-    return best

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks_eval.statistics.floors import (
-    floor_adjusted,
-    floor_adjusted_interval,
-    grounding_gap,
-)
+from benchmarks_eval.statistics.floors import floor_adjusted
 from benchmarks_eval.statistics.intervals import (
     RESAMPLES,
     Z95,
@@ -16,8 +12,6 @@ from benchmarks_eval.statistics.intervals import (
     cluster_variance,
     clustered_wilson,
     interval,
-    two_way_variance,
-    two_way_wilson,
     units,
     wilson,
 )
@@ -28,7 +22,7 @@ from benchmarks_eval.statistics.paired import (
     paired,
     sign_flip,
 )
-from benchmarks_eval.statistics.power import detectable_gap, detectable_share
+from benchmarks_eval.statistics.power import detectable_share
 from benchmarks_eval.statistics.seeds import Runs, SeedGap, over_seeds, seed_gap
 
 __all__ = [
@@ -42,11 +36,8 @@ __all__ = [
     "bootstrap_means",
     "cluster_variance",
     "clustered_wilson",
-    "detectable_gap",
     "detectable_share",
     "floor_adjusted",
-    "floor_adjusted_interval",
-    "grounding_gap",
     "holm",
     "interval",
     "mcnemar",
@@ -54,8 +45,6 @@ __all__ = [
     "paired",
     "seed_gap",
     "sign_flip",
-    "two_way_variance",
-    "two_way_wilson",
     "units",
     "wilson",
 ]

@@ -1,4 +1,4 @@
-"""Intervals of one mean: independent trials, trials in clusters, trials in two kinds of clusters.
+"""Intervals of one mean, of independent trials or of trials in clusters.
 
 Frames of one utterance, or the hundred trials of one category, are not independent: an interval
 that treats them so is too narrow. Which interval stands beside a figure was chosen by coverage in
@@ -90,17 +90,6 @@ def cluster_variance(values: Values, clusters: Sequence[str]) -> float:
     return float(count / (count - 1) * (sums**2).sum() / len(values) ** 2)
 
 
-def two_way_variance(values: Values, rows: Sequence[str], columns: Sequence[str]) -> float:
-    """Variance of the mean when trials are alike that share a row or a column cluster.
-
-    V(rows) + V(columns) - V(cells) (Cameron, Gelbach & Miller 2011); never less than the larger
-    of the two, which a small sample could otherwise give.
-    """
-    cells = [f"{row}\0{column}" for row, column in zip(rows, columns, strict=True)]
-    one, other = cluster_variance(values, rows), cluster_variance(values, columns)
-    return max(one + other - cluster_variance(values, cells), one, other)
-
-
 def effective_wilson(share: float, variance: float, *, most: float, fewest: int, dof: float,
                      method: str) -> Interval:
     """Wilson's interval with the number of independent trials that have this variance.
@@ -129,14 +118,6 @@ def clustered_wilson(values: Values, clusters: Sequence[str]) -> Interval:
     return effective_wilson(float(values.mean()), cluster_variance(values, clusters),
                             most=len(values), fewest=count, dof=count - 1,
                             method="cluster wilson")
-
-
-def two_way_wilson(values: Values, rows: Sequence[str], columns: Sequence[str]) -> Interval:
-    """The same for trials clustered two ways at once (by category and by picture, say)."""
-    count = min(codes(rows)[1], codes(columns)[1])
-    return effective_wilson(float(values.mean()), two_way_variance(values, rows, columns),
-                            most=len(values), fewest=count, dof=count - 1,
-                            method="two-way cluster wilson")
 
 
 def bootstrap_means(values: Values, clusters: Sequence[str], *, seed: int,

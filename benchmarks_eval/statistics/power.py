@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from scipy.special import bdtrc, ndtri, stdtrit
+from scipy.special import bdtrc, stdtrit
 
 POWER = 0.8
 ALPHA = 0.05
@@ -42,33 +42,6 @@ def detectable_share(n: float, chance: float, *, power: float = POWER,
     if low > trials:
         return 1.0
     return _bisect(lambda share: float(bdtrc(low - 1, trials, share)) >= power, chance, 1.0)
-
-
-def detectable_gap(n: float, discordant: float, *, power: float = POWER,
-                   alpha: float = ALPHA) -> float:
-    """The difference of two models' accuracies that McNemar's test finds on ``n`` trials.
-
-    Args:
-        n: independent trials that both models answer (or the effective number).
-        discordant: share of the trials that exactly one of the two gets right.
-        power: how often the difference is found.
-        alpha: two-sided level.
-
-    Solves n = (z_a sqrt(d) + z_b sqrt(d - g^2))^2 / g^2 for the gap g (Connor 1987); at most
-    ``discordant``, when one model wins all of them.
-
-    Example: 967 pairs, a fifth of them discordant, show a gap of about .040.
-    """
-    if n <= 0 or not 0 < discordant <= 1:
-        raise ValueError(f"{n} trials, share {discordant} discordant: needs trials, and a share "
-                         f"above 0 and at most 1")
-    above, below = float(ndtri(1 - alpha / 2)), float(ndtri(power))
-
-    def found(gap: float) -> bool:
-        spread = above * math.sqrt(discordant) + below * math.sqrt(max(0.0, discordant - gap**2))
-        return n * gap**2 >= spread**2
-
-    return _bisect(found, 0.0, discordant)
 
 
 def detectable_here(variance: float, clusters: int, *, power: float = POWER,

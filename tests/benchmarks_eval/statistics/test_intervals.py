@@ -11,8 +11,6 @@ from benchmarks_eval.statistics import (
     cluster_variance,
     clustered_wilson,
     interval,
-    two_way_variance,
-    two_way_wilson,
     wilson,
 )
 
@@ -77,20 +75,6 @@ def test_cluster_variance_by_hand() -> None:
         cluster_variance(values, ["a"] * 6)
 
 
-def test_two_way_variance_sums_over_all_pairs_that_share_a_cluster() -> None:
-    # Independent of the subtraction: with many clusters the factors G / (G - 1) vanish and what
-    # is left is the sum of products of deviations over all pairs that share a row or a column.
-    rng = np.random.default_rng(4)
-    rows, columns = rng.integers(80, size=400), rng.integers(80, size=400)
-    values = (rng.normal(size=80)[rows] + rng.normal(size=80)[columns] + rng.normal(size=400))
-    gap = values - values.mean()
-    near = (rows[:, None] == rows) | (columns[:, None] == columns)
-    reference = float((np.outer(gap, gap) * near).sum()) / 400**2
-    got = two_way_variance(values, list(map(str, rows)), list(map(str, columns)))
-    assert got == pytest.approx(reference, rel=0.03)
-    assert got > cluster_variance(values, list(map(str, rows)))
-
-
 def test_repeated_pictures_widen_the_interval() -> None:
     # Ten copies of the same 30 answers hold the information of 30 answers.
     one = (np.random.default_rng(1).random(30) < 0.6).astype(float)
@@ -139,22 +123,3 @@ def test_coverage_of_clustered_trials(clusters: int, size: int, mean: float) -> 
         naive += plain.low <= mean <= plain.high
     assert hits / 300 > 0.91
     assert naive / 300 < 0.88  # what treating them as independent would claim
-
-
-def test_coverage_of_two_way_clusters() -> None:
-    # 22 labels by 60 pictures, both with their own difficulty.
-    rng = np.random.default_rng(6)
-    rows = np.repeat(np.arange(22), 60)
-    columns = np.tile(np.arange(60), 22)
-    both, one = 0, 0
-    for _ in range(200):
-        skill = (0.6 + rng.normal(scale=0.12, size=22)[rows]
-                 + rng.normal(scale=0.25, size=60)[columns])
-        values = (rng.random(len(rows)) < skill).astype(float)
-        truth = 0.6
-        got = two_way_wilson(values, list(map(str, rows)), list(map(str, columns)))
-        both += got.low <= truth <= got.high
-        alone = clustered_wilson(values, list(map(str, rows)))
-        one += alone.low <= truth <= alone.high
-    assert both / 200 > 0.9
-    assert one < both

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks_eval.statistics import detectable_gap, detectable_share, mcnemar, paired
+from benchmarks_eval.statistics import detectable_share, paired
 
 
 @pytest.mark.parametrize(("n", "chance"), [(967, 0.5), (2200, 0.25), (365, 1 / 6), (40, 0.5)])
@@ -23,26 +23,6 @@ def test_a_set_too_small_shows_nothing() -> None:
         detectable_share(0, 0.5)
     with pytest.raises(ValueError, match="chance"):
         detectable_share(10, 1.0)
-
-
-def test_detectable_gap_has_its_power() -> None:
-    rng = np.random.default_rng(0)
-    n, discordant = 967, 0.2
-    gap = detectable_gap(n, discordant)
-    fixed, broken = (discordant + gap) / 2, (discordant - gap) / 2
-    found = 0
-    for _ in range(1000):
-        counts = rng.multinomial(n, [fixed, broken, 1 - discordant])
-        found += mcnemar(int(counts[0]), int(counts[1])) <= 0.05
-    assert found / 1000 == pytest.approx(0.8, abs=0.05)
-
-
-def test_gaps_shrink_with_the_set_and_never_exceed_what_is_discordant() -> None:
-    gaps = [detectable_gap(n, 0.2) for n in (50, 200, 1000, 5000)]
-    assert gaps == sorted(gaps, reverse=True)
-    assert detectable_gap(5, 0.1) == 0.1
-    with pytest.raises(ValueError, match="discordant"):
-        detectable_gap(100, 0.0)
 
 
 def test_what_a_comparison_says_it_shows_is_found() -> None:

@@ -46,6 +46,8 @@ CANDIDATES = 150
 """Constants are chosen among at most so many references of a half,"""
 JUDGES = 150
 """by their figure on so many of its items."""
+ROUNDING = 1e-12
+"""A caption that all pictures share is no better than itself: a smaller gap is a sum's rounding."""
 BAG_SIZES = (4, 8, 12, 16, 20, 24)
 """Words in a bag; published captions may have 25 tokens."""
 
@@ -151,6 +153,7 @@ class _CaptionTask:
                 self._interval(metric, statistics, values), floors | self._constants(metric)))
             if metric is self._main and shuffled is not None:
                 gap = values - shuffled.per_item
+                gap[np.abs(gap) < ROUNDING] = 0.0
                 made.append(self._figure(
                     f"{metric.name}_gap", f"{metric.label}, above captions of other pictures",
                     f"{metric.unit} difference", gap, float(gap.mean()),

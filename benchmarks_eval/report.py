@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks_eval.figures import Figure
 from benchmarks_eval.judge import Results, Swept
 from benchmarks_eval.notable import Sample
+from benchmarks_eval.plan import ModelInfo
 from benchmarks_eval.records import write_atomically
 
 ABOVE = "*"
 PRINTED_SAMPLES = 4
+NUMBERS = 24
+"""Columns of the table for n, chance and blind."""
+NO_TERMINAL = 160
+"""Columns of the table where it is written to a file."""
 
 
 def number(value: float, unit: str) -> str:
@@ -53,37 +59,54 @@ def rows_of(figures: Iterable[Figure]) -> dict[tuple[str, str], list[Figure]]:
 
 
 def table(results: Results) -> str:
-    """The terminal table, all models side by side."""
-    names = [model.name for model in results.models]
-    heads = [f"{model.name} (letters)" if model.kind == "letters" else model.name
-             for model in results.models]
+    """The terminal table: as many models side by side as the terminal has room for."""
     rows = rows_of(results.figures)
     left = max([len(f"  {task}  {figure}") for task, figure in rows] + [24])
     cells = {(figure.task, figure.figure, figure.model): cell(figure)
              for figure in results.figures}
-    width = max([24, *map(len, heads), *map(len, cells.values())])
+    width = max([24, *map(len, map(_head, results.models)), *map(len, cells.values())])
+    room = shutil.get_terminal_size(fallback=(NO_TERMINAL, 0)).columns - left - NUMBERS
+    count = max(1, room // (width + 2))
+    lines: list[str] = []
+    for first in range(0, len(results.models), count):
+        lines += [*_block(results, results.models[first:first + count], rows, cells, left, width),
+                  ""]
+    return "\n".join([*lines, *_legend(results)])
+
+
+def _head(model: ModelInfo) -> str:
+    return f"{model.name} (letters)" if model.kind == "letters" else model.name
+
+
+def _block(results: Results, models: Sequence[ModelInfo],
+           rows: Mapping[tuple[str, str], list[Figure]], cells: Mapping[tuple[str, str, str], str],
+           left: int, width: int) -> list[str]:
     head = f"{'':<{left}} {'n':>6} {'chance':>7} {'blind':>6}  "
-    lines = [head + "  ".join(f"{name:<{width}}" for name in heads).rstrip()]
-    lines.append("─" * max(len(lines[0]), len(head) + len(names) * (width + 2) - 2))
+    lines = [head + "  ".join(f"{_head(model):<{width}}" for model in models).rstrip()]
+    lines.append("─" * max(len(lines[0]), len(head) + len(models) * (width + 2) - 2))
     group = None
     task_before = ""
     for (task, name), figures in rows.items():
+        shown = [cells.get((task, name, model.name)) for model in models]
+        if not any(shown):
+            continue  # a figure of other models
         first = figures[0]
         if first.group != group:
             group = first.group
             lines.append(group or results.suite.name)
-        shown = task if task != task_before else " " * len(task)
+        label = task if task != task_before else " " * len(task)
         task_before = task
-        floor = _floor(figures)
-        lines.append((f"{f'  {shown}  {name}':<{left}} {first.n:>6} "
-                      f"{number(first.chance, first.unit):>7} {floor:>6}  "
-                      + "  ".join(f"{cells.get((task, name, m), '–'):<{width}}"
-                                  for m in names)).rstrip())
-    lines.append("")
-    lines.append(f"{ABOVE} the 95 % interval lies above the blind floor: the best of chance, a "
-                 f"constant answer and text-only models.")
-    lines.append("t: trials that equal scores decide, n: trials with a score that is not finite "
-                 "(wrong).")
+        lines.append((f"{f'  {label}  {name}':<{left}} {first.n:>6} "
+                      f"{number(first.chance, first.unit):>7} {_floor(figures):>6}  "
+                      + "  ".join(f"{one or '–':<{width}}" for one in shown)).rstrip())
+    return lines
+
+
+def _legend(results: Results) -> list[str]:
+    lines = [f"{ABOVE} the 95 % interval lies above the blind floor: the best of chance, a "
+             f"constant answer and text-only models.",
+             "t: trials that equal scores decide, n: trials with a score that is not finite "
+             "(wrong)."]
     if results.options.score.ties != "share":
         worth = {"strict": "count as wrong", "first": "count for the first candidate of the file, "
                  "the right one, as the published scorer has it"}[results.options.score.ties]
@@ -91,7 +114,7 @@ def table(results: Results) -> str:
     if any(model.kind == "letters" for model in results.models):
         lines.append("(letters): shares among the options of a trial, such as the letters that a "
                      "chat model names: another kind of measurement than likelihoods.")
-    return "\n".join(lines)
+    return lines
 
 
 def sweep_table(swept: Sequence[Swept]) -> str:
@@ -130,7 +153,7 @@ def sample_lines(samples: Sequence[Sample], root: Path, per_group: int = PRINTED
         for sample in members[::step][:per_group]:
             lines.append(f"  {root / sample.image}")
             lines.append(f"    people say   {' / '.join(sample.references)}")
-            lines += [f"    {name} says   {caption or '(nothing)'}"
+            lines += [f"    {name} says   {' '.join(caption.split()) or '(nothing)'}"
                       for name, caption in sample.captions.items()]
     return "\n".join(lines)
 

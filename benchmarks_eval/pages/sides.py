@@ -11,7 +11,8 @@ from benchmarks_eval.curves import Sweep, read_sweep
 from benchmarks_eval.outcomes import RESULTS, TRIALS, Judged, file_name, read_judged, read_results
 
 # Distinct in hue and in lightness, so that they stay apart for the colour-blind and in print.
-COLOURS = ("#0f766e", "#c2571a", "#4f46a5", "#8a6d00", "#b0276a", "#3b6ea5")
+COLOURS = ("#0f766e", "#c2571a", "#4f46a5", "#8a6d00", "#b0276a", "#3b6ea5", "#57534e", "#7fa11f",
+           "#8b3a1d", "#d17fb3")
 
 
 @dataclass(frozen=True)

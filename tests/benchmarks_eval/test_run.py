@@ -13,6 +13,7 @@ import pytest
 from benchmarks_eval.figures import Figure
 from benchmarks_eval.judge import Results
 from benchmarks_eval.models import display_names, named_model, output_folder
+from benchmarks_eval.notable import Sample
 from benchmarks_eval.options import Options, Rule, ScoreOptions
 from benchmarks_eval.questions import Questions
 from benchmarks_eval.records import read_scores
@@ -154,6 +155,27 @@ def test_table_and_samples_read_well(book: Path, tmp_path: Path, fake: FakeMaker
     said = sample_lines(results.samples, book)
     assert said.count("people say") == 4 and "talk says   look at the" in said
     assert "words says" not in said
+
+
+def test_a_narrow_terminal_gets_one_model_below_the_other(
+        book: Path, tmp_path: Path, fake: FakeMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = _evaluate(book, tmp_path / "o",
+                        {"words": fake("contrastive"), "talk": fake("generative")})
+    monkeypatch.setenv("COLUMNS", "120")
+    assert "  words " in (head := table(results).splitlines()[0]) and "talk" in head
+    monkeypatch.setenv("COLUMNS", "90")
+    lines = table(results).splitlines()
+    assert max(map(len, lines[:-3])) <= 90
+    first = lines.index("")
+    assert "words" in lines[0] and "talk" not in lines[0] and "talk" in lines[first + 1]
+    # A block is without the figures that none of its models has.
+    assert not any("gain" in line for line in lines[:first])
+    assert any("gain" in line for line in lines[first:])
+
+
+def test_a_caption_on_several_lines_is_shown_on_one() -> None:
+    sample = Sample("t", "", "a.png", ["a cat"], {"talk": "a\n  cat "})
+    assert "talk says   a cat\n" in sample_lines([sample], Path("data")) + "\n"
 
 
 def test_numbers_are_short() -> None:

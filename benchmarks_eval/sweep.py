@@ -20,7 +20,7 @@ from tqdm import tqdm
 from benchmarks_eval import features
 from benchmarks_eval.curves import FILE, Checkpoint, Sweep, make_curves
 from benchmarks_eval.outcomes import RESULTS, read_results
-from benchmarks_eval.plan import digest
+from benchmarks_eval.plan import difference, digest
 from benchmarks_eval.questions import Questions
 from benchmarks_eval.ranks import Ranks
 from benchmarks_eval.records import write_atomically
@@ -146,9 +146,9 @@ def _claim(out: Path, asked: dict[str, Any], fresh: bool) -> None:
     if fresh:
         _clear(out)
     if path.is_file():
-        odd = _other(_read(path), json.loads(json.dumps(asked)))
+        odd = difference(_read(path), asked)
         if odd is not None:
-            raise ValueError(f"{out} holds another sweep: its {odd} differs; give another --out, "
+            raise ValueError(f"{out} holds another sweep: its {odd} differ; give another --out, "
                              f"or --fresh to start anew")
         return
     write_atomically(path, json.dumps(asked, indent=1, ensure_ascii=False) + "\n")
@@ -164,18 +164,14 @@ def _clear(out: Path) -> None:
     (out / ASKED).unlink()
 
 
-def _other(old: Any, new: dict[str, Any]) -> str | None:
-    """The first thing that two sweeps ask differently."""
-    if not isinstance(old, dict):
-        return "content"
-    return next((key for key in new if old.get(key) != new[key]), None)
-
-
-def _read(path: Path) -> Any:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}; --fresh starts anew") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: no JSON object; --fresh starts anew")
+    return tree
 
 
 def _done(out: Path, info: CheckpointInfo) -> bool:

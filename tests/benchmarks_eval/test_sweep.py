@@ -152,7 +152,7 @@ def test_a_killed_sweep_goes_on_and_ends_in_the_same_bytes(swept: Sweep, tmp_pat
 
 def test_another_sweep_is_refused_unless_fresh(swept: Sweep, tmp_path: Path) -> None:
     swept()
-    with pytest.raises(ValueError, match="holds another sweep: its options differs"):
+    with pytest.raises(ValueError, match=r"holds another sweep: its data \(.*labels.*\) differ"):
         swept(options=Options(limit=3))
     made = swept(options=Options(limit=3), fresh=True)
     assert {p.n for c in made.curves if c.figure == "image" for p in c.points} == {3}

@@ -35,13 +35,13 @@ demo-dataprep: setup ## films and a general pool, every data command, training o
 	@$(PYTHON_RUN) -m dataprep demo --out $(DEMO) --train
 
 test: setup ## all tests, with the coverage of engine and dataprep
-	@$(PYTHON_RUN) -m pytest -q -n 2 --dist loadgroup --cov=engine --cov=dataprep --cov-report=term
+	@$(PYTHON_RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --cov=engine --cov=dataprep --cov-report=term
 
 test-gpu: ## the kernel tests at full size, on a machine with an NVIDIA GPU
 	@$(or $(wildcard $(PYTHON_RUN)),python3) -m pytest -q tests/kernels
 
 test-kill: setup ## kill runs at ten random moments, one rank and two, and compare the weights
-	@KILL_MOMENTS=10 $(PYTHON_RUN) -m pytest -q tests/engine/test_kill.py -k bit_for_bit
+	@KILL_MOMENTS=10 KILL_GONE_S=10 $(PYTHON_RUN) -m pytest -q tests/engine/test_kill.py -k bit_for_bit
 
 lint: setup ## ruff and pyright
 	@$(BIN)/ruff check .

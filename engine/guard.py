@@ -66,7 +66,7 @@ class Watch:
 
     def __init__(self, world: World, stop: Stop) -> None:
         self._stop = stop
-        self._launchers = hand_over()
+        self._launched = hand_over()
         host = os.uname().nodename
         peers = world.gather((host, os.getpid()))
         self._peers: list[tuple[int, psutil.Process]] = []
@@ -96,7 +96,7 @@ class Watch:
                 # A peer that ends in order has told everybody first (close() after a barrier).
                 if not alive(process) and not self._done.wait(POLL_S):
                     leave(f"rank {rank} (process {process.pid}) died")
-            if orphaned_at is None and not all(alive(p) for p in self._launchers):
+            if orphaned_at is None and not self._launched():
                 orphaned_at = time.monotonic()
                 self._stop.request("the launcher died")
             if orphaned_at is not None and time.monotonic() - orphaned_at > GRACE_S:

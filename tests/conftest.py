@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 # These are read once, when a library is first imported, so they are set before any of ours is.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,27 +28,19 @@ if not HAS_GPU:
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
-HERE = Path(__file__).parent
-APART = (HERE / "benchmarks_eval", HERE / "dataprep", HERE / "kernels")
-"""Their files may run side by side: nothing is shared, no runs of several ranks..."""
-RANKS = (HERE / "benchmarks_eval" / "test_resume.py",)
-"""...but for these."""
+LONGEST = ("test_kill.py", "test_run.py", "test_kernels.py", "test_attention_triton.py",
+           "test_demo.py")
+"""Files that go first, so that no worker is left alone with them at the end."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked ``gpu`` where there is none; say which tests must not run side by side.
-
-    Those of kernels, data preparation and evaluation may, file by file. The others launch runs of
-    several ranks, which meet at ports and count processes: all in one worker.
-    """
+    """Skip tests marked ``gpu`` where there is none; put the longest files first."""
     for item in items:
         if not HAS_GPU and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
-        apart = any(item.path.is_relative_to(folder) for folder in APART)
-        apart = apart and item.path not in RANKS
-        group = str(item.path) if apart else "engine"
-        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST
+               else len(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)

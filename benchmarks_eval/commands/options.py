@@ -56,6 +56,15 @@ def add_score_options(parser: argparse.ArgumentParser) -> None:
                         help="captions: meteor-1.5.jar, to report METEOR 1.5 as well (needs Java)")
 
 
+def add_again_options(parser: argparse.ArgumentParser) -> None:
+    """What becomes of records that lie in the results folder."""
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true",
+                       help="go on where a killed one was; done without asking, too")
+    again.add_argument("--fresh", action="store_true",
+                       help="start anew: remove what the results folder has recorded")
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """What is asked of models, and how the answers are judged."""
     parser.add_argument("--tasks", required=True, metavar="YAML", help="a file of configs/tasks")

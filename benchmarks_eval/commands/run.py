@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks_eval.commands.options import add_run_options, run_options
+from benchmarks_eval.commands.options import add_again_options, add_run_options, run_options
 from benchmarks_eval.commands.report import write_page
 
 log = logging.getLogger("babyvlm")
@@ -27,8 +27,7 @@ def add(subparsers: Any) -> None:
                              "shuffled:SPEC; may be given repeatedly")
     parser.add_argument("--out", type=Path, metavar="DIR",
                         help="results folder (default: <run>/eval/<name of the task file>)")
-    parser.add_argument("--fresh", action="store_true",
-                        help="remove what another plan has recorded in the results folder")
+    add_again_options(parser)
     add_run_options(parser)
     parser.add_argument("--allow-upload", action="store_true",
                         help="a server may be sent pictures that the task file does not show")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks_eval.commands.options import add_run_options, run_options
+from benchmarks_eval.commands.options import add_again_options, add_run_options, run_options
 from benchmarks_eval.commands.report import write_page
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ def add(subparsers: Any) -> None:
                         help="only checkpoints of this kind of model (default: all)")
     parser.add_argument("--out", type=Path, metavar="DIR",
                         help="results folder (default: RUN/eval/sweep-<name of the task file>)")
-    parser.add_argument("--fresh", action="store_true",
-                        help="start anew, whatever the results folder holds")
+    add_again_options(parser)
     add_run_options(parser)
     parser.add_argument("--all", action="store_true",
                         help="print every figure, not only the main one of each task")

@@ -145,7 +145,9 @@ def test_a_failure_keeps_what_is_done_and_no_half_written_file(book: Path, tmp_p
     assert _figures(results, "m")["captions/exact"].value == 1.0
 
 
-def test_table_and_samples_read_well(book: Path, tmp_path: Path, fake: FakeMaker) -> None:
+def test_table_and_samples_read_well(book: Path, tmp_path: Path, fake: FakeMaker,
+                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     results = _evaluate(book, tmp_path / "o",
                         {"words": fake("contrastive"), "talk": fake("generative")})
     text = table(results)

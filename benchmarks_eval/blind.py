@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmarks_eval.metrics import Scores, words
+from benchmarks_eval.metrics import Scores, count_words, words
 from benchmarks_eval.trials import Trial
 
 
@@ -50,7 +50,7 @@ class Unigram:
     """Prefers common words: mean add-one log frequency of a text's words."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self.counts = Counter(word for text in texts for word in words(text))
+        self.counts = count_words(texts)
         self._total = math.log(sum(self.counts.values()) + len(self.counts) + 1)
 
     def matrix(self, trial: Trial) -> Scores:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +142,11 @@ WINOGROUND: dict[str, tuple[Metric, float]] = {
 def words(text: str) -> tuple[str, ...]:
     """Lower-case words of a text without punctuation."""
     return tuple(re.findall(r"[a-z0-9]+(?:'[a-z]+)?", text.lower()))
+
+
+def count_words(texts: Iterable[str]) -> Counter[str]:
+    """How often each word stands in texts."""
+    return Counter(word for text in texts for word in words(text))
 
 
 @functools.lru_cache(maxsize=1 << 16)

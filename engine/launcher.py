@@ -110,10 +110,10 @@ def _orphaned() -> bool:
     """True when a launcher had died before this process looked for it."""
     if not _chain:
         return any(mark in os.environ for mark in _MARKS)
-    if not _is_inner(_chain[-1]):
+    if _above is None:
         return False
     # When the outer launcher died, the inner one was handed to init.
     try:
-        return _above is None or _above == 1 or psutil.Process(_above).name() == "systemd"
+        return _above == 1 or psutil.Process(_above).name() == "systemd"
     except psutil.Error:
         return True

@@ -100,8 +100,8 @@ def score_candidates(
     scored: list[dict[tuple[int, ...], Record]] = [{} for _ in candidates]
     device = model.decoder.output_weight.device
     for batch in _batches(questions, prefix, token_budget):
-        short = sum(question.size(prefix) for question in batch)
-        batch = batch * max(1, -(-FEWEST // max(short, 1)))
+        size = sum(question.size(prefix) for question in batch)
+        batch = batch * -(-FEWEST // size)  # once, unless it is short
         row = _row(batch, head, pictures, tokenizer.pad_id).to(device)
         chosen = None
         if features is not None:

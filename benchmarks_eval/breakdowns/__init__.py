@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks_eval.breakdowns.bias import Attractions, SquareBias, attractions, square_bias
 from benchmarks_eval.breakdowns.confusion import Confused, Confusion, confusion, picture_labels
-from benchmarks_eval.breakdowns.frequency import by_frequency, count_words, read_counts
+from benchmarks_eval.breakdowns.frequency import by_frequency, read_counts
 from benchmarks_eval.breakdowns.groups import Breakdown, Group, by_key, by_tag, tags_of
 from benchmarks_eval.breakdowns.norms import Association, Norms, association, by_age, read_norms
 from benchmarks_eval.breakdowns.oov import WordList, by_vocabulary, read_words
@@ -28,7 +28,6 @@ __all__ = [
     "by_tag",
     "by_vocabulary",
     "confusion",
-    "count_words",
     "deciding_words",
     "picture_labels",
     "read_counts",

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks_eval.breakdowns.groups import Breakdown, by_key
 from benchmarks_eval.breakdowns.wording import deciding_words
-from benchmarks_eval.metrics import words
+from benchmarks_eval.metrics import count_words
 from benchmarks_eval.outcomes import Measured, Outcome
 
 DECADES = ((0, "never heard"), (9, "1 to 9 times"), (99, "10 to 99 times"),
            (999, "100 to 999 times"))
 OFTEN = "1,000 times or more"
-
-
-def count_words(utterances: Iterable[str]) -> Counter[str]:
-    """How often each word stands in training utterances."""
-    return Counter(word for utterance in utterances for word in words(utterance))
 
 
 def read_counts(path: str | Path) -> Counter[str]:

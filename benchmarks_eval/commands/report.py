@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks_eval.commands.sources import (
-    add_source_options,
-    own_sources,
-    read_sources,
-)
+from benchmarks_eval.commands.sources import add_source_options, read_sources
+
+if TYPE_CHECKING:
+    from benchmarks_eval.questions import Questions
 
 
 def add(subparsers: Any) -> None:
@@ -63,15 +62,18 @@ def run(args: argparse.Namespace) -> None:
     print(write_report(path, one, other, wishes))
 
 
-def write_page(out: Path, pictures: bool | None = None) -> Path:
+def write_page(out: Path, questions: Questions, *, pictures: bool | None = None) -> Path:
     """The page of a finished run or sweep, as ``report OUT`` makes it.
 
     Args:
         out: its folder.
+        questions: what was asked; its word counts serve the breakdowns, too.
         pictures: None: where the task file shows them; False: never.
     """
+    from benchmarks_eval.breakdowns.report import Sources
     from benchmarks_eval.pages import FILE, Wishes, read_side, write_report
 
-    side = read_side(out)
-    wishes = Wishes(pictures=pictures, sources=own_sources(side.results))
-    return write_report(out / FILE, side, None, wishes)
+    known = questions.frequencies
+    sources = Sources(counts=None if known is None else known.counts)
+    return write_report(out / FILE, read_side(out), None,
+                        Wishes(pictures=pictures, sources=sources))

@@ -65,9 +65,10 @@ def run(args: argparse.Namespace) -> None:
     if swept:
         print(f"\n{swept}")
     if args.out is not None:
-        gone = any(missing_pictures(root, task.items) for task in questions.bound)
+        gone = suite.show_pictures and any(missing_pictures(root, task.items)
+                                           for task in questions.bound)
         written = [write_results(results, args.out),
-                   write_page(args.out, pictures=False if gone else None)]
+                   write_page(args.out, questions, pictures=False if gone else None)]
         if gone:
             print("\nthe page goes without pictures: some are no longer there")
         print("\n" + "\n".join(str(path) for path in written))

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
         return
     from benchmarks_eval.report import sample_lines, table, write_results
 
-    written = [write_results(results, out), write_page(out)]
+    written = [write_results(results, out), write_page(out, questions)]
     print(f"\n{suite.name} v{suite.version}, {asked.headline}")
     print(table(results))
     captions = sample_lines(results.samples, asked.root)

@@ -24,17 +24,16 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
                              "columns word and aoa (months): figures by age")
 
 
-def own_sources(results: Mapping[str, Any]) -> Sources:
-    """What a run names itself: word frequencies of its task file's corpus, where that is there.
+def own_counts(results: Mapping[str, Any]) -> Mapping[str, int] | None:
+    """Word counts of the corpus that a run's task file names, where that is there.
 
     Args:
         results: the tree of a ``results.json``.
     """
     from benchmarks_eval.breakdowns import read_counts
-    from benchmarks_eval.breakdowns.report import Sources
 
     corpus = (results.get("suite") or {}).get("corpus")
-    return Sources(counts=read_counts(corpus) if corpus and Path(corpus).is_dir() else None)
+    return read_counts(corpus) if corpus and Path(corpus).is_dir() else None
 
 
 def read_sources(args: argparse.Namespace, results: Mapping[str, Any]) -> Sources:
@@ -57,5 +56,5 @@ def read_sources(args: argparse.Namespace, results: Mapping[str, Any]) -> Source
         whole = path.is_dir() or path.name == "tokenizer.json"
         words = Vocabulary.read(args.vocabulary) if whole else read_words(args.vocabulary)
     return Sources(vocabulary=words,
-                   counts=read_counts(args.corpus) if args.corpus else own_sources(results).counts,
+                   counts=read_counts(args.corpus) if args.corpus else own_counts(results),
                    norms=read_norms(args.norms) if args.norms else None)

@@ -62,4 +62,4 @@ def run(args: argparse.Namespace) -> None:
     print(f"\n{suite.name} v{suite.version}, {len(swept.checkpoints)} checkpoints of {args.run}, "
           f"{asked.headline}")
     print(curve_table(swept, every=args.all))
-    print(f"\n{out / FILE}\n{write_page(out)}")
+    print(f"\n{out / FILE}\n{write_page(out, questions)}")

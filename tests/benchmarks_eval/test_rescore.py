@@ -30,7 +30,7 @@ def _run(book: Path, out: Path, handle: Any, **options: Any) -> dict[str, Any]:
     results = evaluate([named_model(handle, "m", "runs/m")], questions, out)
     assert results is not None
     write_results(results, out)
-    write_page(out)
+    write_page(out, questions)
     return _figures(out)
 
 

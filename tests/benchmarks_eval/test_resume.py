@@ -38,7 +38,7 @@ def _evaluate(book: Path, out: Path, handles: dict[str, Any], *, fresh: bool = F
     results = evaluate(models, questions, out, fresh=fresh)
     assert results is not None
     write_results(results, out)
-    write_page(out)
+    write_page(out, questions)
     return results
 
 

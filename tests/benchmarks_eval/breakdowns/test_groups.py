@@ -14,12 +14,12 @@ from benchmarks_eval.breakdowns import (
     by_key,
     by_tag,
     by_vocabulary,
-    count_words,
     deciding_words,
     read_counts,
     read_words,
     tags_of,
 )
+from benchmarks_eval.metrics import count_words
 from benchmarks_eval.outcomes import Measured, Outcome
 from benchmarks_eval.statistics import wilson
 
